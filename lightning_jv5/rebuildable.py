@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any, TypeVar
@@ -71,56 +73,57 @@ def describe(value: Any) -> Plain:
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [describe(item) for item in value]
-    if isinstance(value, functools.partial) and not value.args:
-        return {"partial_path": _path(value.func), "keywords": describe(value.keywords)}
-    if isinstance(value, type) or inspect.isfunction(value):
-        return {"object_path": _path(value)}
     if isinstance(value, Rebuildable):
-        return {"class_path": _path(type(value)), "init_args": describe(value.__dict__.get("_constructor_arguments", {}))}
-    if dataclasses.is_dataclass(value):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
-        return {"class_path": _path(type(value)), "init_args": describe(fields)}
+        path = f"{type(value).__module__}.{type(value).__qualname__}"
+        if "<locals>" in path:
+            raise TypeError(
+                f"{path} has no importable name, so a checkpoint cannot hold it. Define it at the top level of a module."
+            )
+        return {"class_path": path, "init_args": describe(constructor_arguments(value))}
     raise TypeError(
         f"{value!r} does not keep its constructor arguments, so a checkpoint cannot hold it. "
         f"Let {type(value).__name__} inherit from lightning_jv5.Rebuildable."
     )
 
 
+def constructor_arguments(part: Rebuildable) -> dict[str, Any]:
+    """Return the arguments that ``part`` was built with, by name; those left at their defaults are not listed."""
+    if dataclasses.is_dataclass(part):
+        return {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.init}
+    return dict(part.__dict__.get("_constructor_arguments", {}))
+
+
 def rebuild(plain: Any) -> Any:
     """Make the value that :func:`describe` described.
 
-    >>> rebuild(describe(functools.partial(dict, lr=0.1)))()
-    {'lr': 0.1}
+    A checkpoint may come from anywhere, so only :class:`Rebuildable` classes are called, and only from this package or
+    from modules that the program has imported itself.
+
+    Raises:
+        ValueError: If a class is not such a class, or its module has not been imported.
     """
     if isinstance(plain, Mapping):
         if plain.keys() == {"class_path", "init_args"}:
-            return _load(plain["class_path"])(**rebuild(plain["init_args"]))
-        if plain.keys() == {"partial_path", "keywords"}:
-            return functools.partial(_load(plain["partial_path"]), **rebuild(plain["keywords"]))
-        if plain.keys() == {"object_path"}:
-            return _load(plain["object_path"])
+            return _trusted_class(plain["class_path"])(**rebuild(plain["init_args"]))
         return {key: rebuild(item) for key, item in plain.items()}
     if isinstance(plain, list):
         return [rebuild(item) for item in plain]
     return plain
 
 
-def _path(thing: Any) -> str:
-    path = f"{thing.__module__}.{thing.__qualname__}"
-    if "<" in path:
-        raise TypeError(
-            f"{path} has no importable name, so a checkpoint cannot hold it. Define it at the top level of a module."
-        )
-    return path
-
-
-def _load(path: str) -> Any:
-    """Import ``package.module.Class`` or ``package.module.Class.Inner``."""
+def _trusted_class(path: str) -> type[Any]:
+    """Return the class at ``package.module.Class`` or ``package.module.Class.Inner``."""
     parts = path.split(".")
     for cut in range(len(parts) - 1, 0, -1):
-        try:
-            module = importlib.import_module(".".join(parts[:cut]))
-        except ModuleNotFoundError:
-            continue
-        return functools.reduce(getattr, parts[cut:], module)
-    raise ModuleNotFoundError(f"Cannot import {path!r}: no such module. Is the package that defined it installed?")
+        name = ".".join(parts[:cut])
+        if parts[0] == __package__ and name not in sys.modules and importlib.util.find_spec(name) is not None:
+            importlib.import_module(name)
+        if name in sys.modules:
+            found = functools.reduce(lambda owner, part: getattr(owner, part, None), parts[cut:], sys.modules[name])
+            if isinstance(found, type) and issubclass(found, Rebuildable):
+                return found
+            break
+    raise ValueError(
+        f"A checkpoint asks for {path!r}, which is not a lightning_jv5.Rebuildable class of an imported module. "
+        "If you trust the checkpoint, import the module that defines the class first."
+    )

@@ -1,0 +1,287 @@
+"""EmbeddingModule: encodes the texts of a step, asks the objective, and logs. The recipe is in its parts."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_jv5.data.batches import EvaluationBatch, RaggedTexts, TextBatch
+from lightning_jv5.losses import EmbeddingBatch, Loss, Objective, TermValue
+from lightning_jv5.losses.loss import weighted_sum
+from lightning_jv5.models import Embedder, Teacher, padded_tokens
+from lightning_jv5.parameter_groups import parameter_groups
+from lightning_jv5.rebuildable import Rebuildable, constructor_arguments, describe, rebuild
+from lightning_jv5.schedules import StepSchedule
+from lightning_jv5.tasks import EmbeddedTexts
+
+CHECKPOINT_FORMAT = 1
+
+
+class EmbeddingModule(Rebuildable, LightningModule):
+    """Train a student embedder on an objective, with or without an online teacher.
+
+    Args:
+        student: The model that is trained.
+        objective: What is minimised; its terms are logged as ``train/<name>``.
+        teacher: A frozen model that embeds the same texts; none where the rows carry teacher vectors.
+        optimizer: Makes the optimizer from parameter groups. Norms and biases get no weight decay.
+        scheduler: Makes the learning-rate schedule, stepped after each optimizer step; see
+            :mod:`lightning_jv5.schedules` for those that know the length of the run.
+        lr: Learning rate that replaces the optimizer's own; what Lightning's ``LearningRateFinder`` sets.
+        learning_rates: Learning rate by parameter name pattern, such as ``{"objective.*projection*": 1e-3}``.
+        compile: Compile the student's backbone with ``torch.compile`` (dynamic shapes).
+        seed: With the step and the rank, seeds what is random inside a step (dropout), so that a resumed run repeats it.
+
+    The teacher is deliberately *not* registered as a submodule: it follows the module to its device, but is no part of
+    ``state_dict``, checkpoints, the optimizer, parameter counts, DDP's broadcasts or FSDP's wrapping.
+    """
+
+    teacher: Teacher | None
+
+    def __init__(
+        self,
+        student: Embedder,
+        objective: Objective | Loss,
+        teacher: Teacher | None = None,
+        *,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: LRSchedulerCallable | None = None,
+        lr: float | None = None,
+        learning_rates: dict[str, float] | None = None,
+        compile: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if lr is not None and lr <= 0:
+            raise ValueError(f"Got lr {lr}; a learning rate is positive. Leave it out to use the optimizer's own.")
+        self.student = student
+        self.objective = objective
+        self.__dict__["teacher"] = teacher  # past nn.Module.__setattr__, which would register it
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.learning_rates = learning_rates
+        self.seed = seed
+        self._lr = lr
+        self._last_batch: TextBatch | None = None
+        if compile:
+            self.student.backbone.compile(dynamic=True)
+
+    # The teacher moves with the module, although it is not registered.
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        if recurse and self.teacher is not None:
+            self.teacher._apply(fn)
+        return super()._apply(fn, recurse)
+
+    # Encoding
+
+    def encode(
+        self, texts: Sequence[str], role: str = "document", *, truncate_dim: int | None = None, progress: bool = False
+    ) -> Tensor:
+        """Embed texts with the student.
+
+        Args:
+            texts: Any number of non-empty strings.
+            role: Whose prompt and length limit to use: ``"query"`` or ``"document"``.
+            truncate_dim: Keep this many leading coordinates and normalise again.
+            progress: Show a progress bar.
+
+        Returns:
+            Embeddings in the order of ``texts``, on the CPU; float32, shape ``(texts, dim)``.
+        """
+        return self.student.encode(texts, role, truncate_dim=truncate_dim, progress=progress)
+
+    def embed(self, batch: TextBatch) -> EmbeddingBatch:
+        """Encode all texts of a step together, and fetch or compute the teacher's view of them."""
+        texts = RaggedTexts.cat(list(batch.texts.values()))
+        embeddings = self.student(texts).split([len(part) for part in batch.texts.values()])
+        teacher = {f"{role}_teacher": vectors.float() for role, vectors in batch.teacher_vectors.items()}
+        missing = {role: part for role, part in batch.teacher_texts.items() if role not in batch.teacher_vectors}
+        if missing and self.teacher is not None:
+            vectors = self.teacher(RaggedTexts.cat(list(missing.values())))
+            parts = vectors.split([len(part) for part in missing.values()])
+            teacher |= {f"{role}_teacher": part for role, part in zip(missing, parts, strict=True)}
+        return EmbeddingBatch(
+            **dict(zip(batch.texts, embeddings, strict=True)),
+            **teacher,
+            negative_counts=batch.negative_counts,
+            score=batch.score,
+            label=batch.label,
+            dataset=batch.dataset,
+        )
+
+    # Training
+
+    def on_fit_start(self) -> None:
+        """Refuse weights that cannot learn, and put the backbone in train mode, which ``from_pretrained`` left."""
+        if self.trainer.precision in {"bf16-true", "16-true"}:
+            raise ValueError(
+                f"Got precision {self.trainer.precision!r}: in half precision 70% of the weights never move under AdamW "
+                "at 2e-5. Use trainer.precision=bf16-mixed, which keeps float32 weights and computes in bfloat16."
+            )
+        self.train()
+        if self.teacher is not None:
+            self.teacher.to(self.device)
+
+    def on_train_batch_start(self, batch: TextBatch, batch_idx: int) -> None:
+        """Seed the step: Lightning restores no random state, and a resumed run should drop out the same units."""
+        position = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        torch.manual_seed(hash((self.seed, position, self.global_rank)) & 0x7FFF_FFFF_FFFF_FFFF)
+
+    def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
+        """Return the objective of one batch."""
+        terms = self.objective.named_terms(self.embed(batch))
+        loss = weighted_sum(terms)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(self._blame("loss", batch, terms))
+        self._last_batch = batch
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=batch.text_count)
+        for name, term in terms.items():
+            if name:  # an objective that is a single loss has no names
+                self.log(f"train/{name}", term.value.detach(), batch_size=batch.text_count)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the gradient's norm before clipping and the learning rate; stop if the gradient is not finite."""
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        assert self._last_batch is not None
+        # Under fp16 the gradient scaler expects overflows, and skips those steps.
+        if self.trainer.precision != "16-mixed" and not torch.isfinite(norm):
+            raise FloatingPointError(self._blame("gradient", self._last_batch, None))
+        texts = self._last_batch.text_count
+        self.log("train/grad_norm", norm, batch_size=texts)
+        for group in optimizer.param_groups:
+            pattern = group.get("name", "").rpartition("/")[0].strip("*.")
+            self.log(f"train/lr/{pattern}" if pattern else "train/lr", float(group["lr"]), batch_size=texts)
+
+    def _blame(self, what: str, batch: TextBatch, terms: dict[str, TermValue] | None) -> str:
+        """Name the step, the data set and the terms that are not finite."""
+        with torch.enable_grad():
+            if terms is None:
+                terms = self.objective.named_terms(self.embed(batch))
+                parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+                culprits = [name for name, term in terms.items() if not _has_finite_gradient(term.value, parameters)]
+            else:
+                culprits = [name for name, term in terms.items() if not torch.isfinite(term.value)]
+        names = ", ".join(repr(name or type(self.objective).__name__) for name in culprits)
+        return (
+            f"The {what} is not finite at step {self.global_step}, in a batch of the data set {batch.dataset!r}, "
+            f"from the term {names or '(none alone: the sum, or an earlier batch of an accumulated step)'}. "
+            "Look at that data (empty or constant vectors?), lower the learning rate, or raise the temperature; "
+            "the last checkpoint is intact."
+        )
+
+    # Optimization
+
+    @property
+    def lr(self) -> float | None:
+        """Learning rate that replaces the optimizer's own, if any."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = value
+        # LearningRateFinder sets this when optimizer and schedule are there already: the schedule scales *its* base rate.
+        for config in self._trainer.lr_scheduler_configs if self._trainer is not None else []:
+            scheduler = config.scheduler
+            scheduler.base_lrs = [  # type: ignore[union-attr]
+                base if "/" in group.get("name", "") else value
+                for base, group in zip(scheduler.base_lrs, scheduler.optimizer.param_groups, strict=True)  # type: ignore[union-attr]
+            ]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the optimizer and the schedule, which steps with the optimizer."""
+        groups = parameter_groups(self.named_parameters(), self.learning_rates)
+        if self.lr is not None:
+            groups = [{"lr": self.lr, **group} for group in groups]
+        optimizer = self.optimizer(groups)
+        if self.scheduler is None:
+            return optimizer
+        scheduler = self.scheduler(optimizer)
+        if isinstance(scheduler, StepSchedule) and scheduler.total_steps is None:
+            total_steps = self.trainer.estimated_stepping_batches
+            if total_steps == float("inf"):
+                raise ValueError(
+                    f"{type(scheduler).__name__} needs the length of the run, which has no end; "
+                    "set trainer.max_steps or trainer.max_epochs, or the schedule's total_steps."
+                )
+            scheduler.plan(int(total_steps))
+        monitor = getattr(scheduler, "monitor", None)  # ReduceLROnPlateau: once per validation
+        config = {"scheduler": scheduler, "interval": "step" if monitor is None else "epoch"}
+        return {"optimizer": optimizer, "lr_scheduler": config | ({"monitor": monitor} if monitor else {})}  # type: ignore[return-value]
+
+    # Evaluation: callbacks get the embeddings, and look at them from every side
+
+    def validation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> EmbeddedTexts:
+        """Embed a slice of an evaluation task."""
+        return EmbeddedTexts(self.student(batch.texts), batch.rows, batch.task, batch.role)
+
+    test_step = validation_step
+    predict_step = validation_step
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say, in plain data, how to build this module again."""
+        arguments: dict[str, Any] = {}
+        for name, value in constructor_arguments(self).items():
+            try:
+                arguments[name] = describe(value)
+            except TypeError:  # an optimizer factory, or a downstream part: load_from_checkpoint takes it as an argument
+                continue
+        checkpoint["lightning_jv5"] = {"format": CHECKPOINT_FORMAT, "arguments": arguments}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of an unknown format."""
+        _description(checkpoint, "the checkpoint")
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | os.PathLike[str],
+        map_location: Any = "cpu",
+        *,
+        strict: bool = True,
+        **arguments: Any,
+    ) -> Self:
+        """Build the module that wrote a checkpoint, with its weights.
+
+        Args:
+            checkpoint_path: A ``.ckpt`` file; read with ``weights_only=True``.
+            map_location: As in :func:`torch.load`.
+            strict: Whether the checkpoint must hold exactly the module's weights.
+            arguments: Constructor arguments that replace those in the checkpoint, or that it could not hold.
+
+        Raises:
+            ValueError: If the file is no checkpoint of this package, or of a newer format.
+        """
+        path = Path(checkpoint_path)
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        saved = _description(checkpoint, str(path))["arguments"]
+        kept = {name: rebuild(value) for name, value in saved.items() if name not in arguments}
+        module = cls(**kept, **arguments)
+        module.load_state_dict(checkpoint["state_dict"], strict=strict)
+        return module.eval()
+
+
+def _description(checkpoint: dict[str, Any], origin: str) -> dict[str, Any]:
+    description: dict[str, Any] = checkpoint.get("lightning_jv5", {})
+    if description.get("format") != CHECKPOINT_FORMAT:
+        raise ValueError(
+            f"{origin} has format {description.get('format')!r}; this version of lightning_jv5 reads "
+            f"{CHECKPOINT_FORMAT}. Load it with the version that wrote it."
+        )
+    return description
+
+
+def _has_finite_gradient(value: Tensor, parameters: Iterable[Tensor]) -> bool:
+    gradients = torch.autograd.grad(value, list(parameters), retain_graph=True, allow_unused=True)
+    return all(bool(torch.isfinite(gradient).all()) for gradient in gradients if gradient is not None)
