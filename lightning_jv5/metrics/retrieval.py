@@ -1,6 +1,7 @@
 """Retrieval measured while the corpus streams by: only the k best documents of each query are kept."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -287,20 +288,21 @@ def _scores_of(keys: Tensor) -> Tensor:
 
 
 def _merge_ranks(keys: Tensor) -> Tensor:
-    """Best keys of all ranks, shape ``(world, queries, depth)``, each document once although ranks may share it."""
-    depth = keys.shape[-1]
-    candidates = keys.transpose(0, 1).flatten(1).sort(descending=True).values
+    """Best keys of all ranks, shape ``(world, queries, depth)``; two at a time, as sorting all would take memory."""
+    return functools.reduce(_merge_two, keys.unbind())
+
+
+def _merge_two(left: Tensor, right: Tensor) -> Tensor:
+    """Best keys of two ranks, shape ``(queries, depth)``; each document once, although both may have it."""
+    candidates = torch.cat([left, right], dim=1).sort(descending=True).values
     ties, order = (candidates & 0xFFFFFFFF).sort(stable=True)
     is_repeat = torch.zeros_like(candidates, dtype=torch.bool)
     is_repeat.scatter_(1, order, F.pad(ties[:, 1:] == ties[:, :-1], (1, 0), value=False))
-    return candidates.masked_fill(is_repeat, _NOTHING).topk(depth).values
+    return candidates.masked_fill(is_repeat, _NOTHING).topk(left.shape[1]).values
 
 
 def _union_of_ranks(document_bits: Tensor) -> Tensor:
-    union = document_bits[0]
-    for bits in document_bits[1:]:
-        union = union | bits
-    return union
+    return functools.reduce(Tensor.bitwise_or, document_bits.unbind())
 
 
 def _count_bits(document_bits: Tensor) -> int:
@@ -310,7 +312,8 @@ def _count_bits(document_bits: Tensor) -> int:
 @contextlib.contextmanager
 def _full_float32(device: torch.device) -> Iterator[None]:
     """Multiply in float32 whatever training uses: bfloat16 and TF32 round cosines 0.980 and 0.981 to one number."""
-    backend = torch.backends.cuda.matmul if device.type == "cuda" else torch.backends.mkldnn.matmul
+    backends = torch.backends
+    backend = backends.cuda.matmul if device.type == "cuda" else backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = backend.fp32_precision
     backend.fp32_precision = "ieee"
     try:

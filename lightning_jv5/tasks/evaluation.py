@@ -1,0 +1,170 @@
+"""One pass over the texts of several tasks that scores every view of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from lightning_jv5.metrics.streaming import StreamingMetric
+from lightning_jv5.tasks.task import EmbeddedTexts, EvaluationTask, TaskPart
+from lightning_jv5.tasks.views import View
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one view of the embeddings achieves at one task.
+
+    Attributes:
+        task: Name of the task.
+        view: The view.
+        values: Measures by name.
+        complete: Whether all texts were seen. If not, the values must not be compared with others, nor monitored.
+    """
+
+    task: str
+    view: View
+    values: dict[str, float]
+    complete: bool
+
+
+class Evaluation:
+    """The metrics of several tasks, one for each view, fed by whoever encodes the texts.
+
+    Args:
+        tasks: Prepared tasks by name.
+        views: Views to score, each of another name.
+        device: Where the metrics live; by default where the embeddings are.
+
+    Raises:
+        ValueError: If there are no tasks or views, or two views are the same.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, EvaluationTask],
+        views: Sequence[View] = (View(),),
+        device: torch.device | str | None = None,
+    ) -> None:
+        if not tasks or not views or len(set(views)) != len(views):
+            raise ValueError(
+                f"Got tasks {list(tasks)} and views {[view.name or 'whole' for view in views]}; need at least one of "
+                "both, and no view twice. Correct the lists."
+            )
+        self.tasks, self.views, self.device = dict(tasks), tuple(views), device
+        self._metrics = {(name, view): task.metric() for name, task in self.tasks.items() for view in self.views}
+        if device is not None:
+            for metric in self._metrics.values():
+                metric.to(device)
+
+    def metric(self, task: str, view: View) -> StreamingMetric:
+        """Return the metric of one view of a task, for what it offers beyond its scores (rankings, for instance).
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if (task, view) not in self._metrics:
+            raise ValueError(
+                f"Got task {task!r} and view {view}; need one of the tasks {list(self.tasks)} and of the views "
+                f"{list(self.views)}. Use the names of the evaluation's own tasks."
+            )
+        return self._metrics[task, view]
+
+    def update(self, embedded: EmbeddedTexts) -> None:
+        """Feed each view of these embeddings to its metric.
+
+        Raises:
+            ValueError: If the task is unknown, or the embeddings do not fit a view.
+        """
+        for view in self.views:
+            metric = self.metric(embedded.task, view)
+            representation = view(embedded.embeddings)
+            if self.device is None and metric.device != representation.device:
+                metric.to(representation.device)
+            metric.update(embedded.role, representation, embedded.rows)
+
+    def compute(self) -> list[Score]:
+        """Return the score of each view of each task. Merges over ranks, so every rank calls it."""
+        return [
+            Score(
+                task=task,
+                view=view,
+                values={name: float(value) for name, value in metric.compute().items()},
+                complete=metric.is_complete(),
+            )
+            for (task, view), metric in self._metrics.items()
+        ]
+
+    def reset(self) -> None:
+        """Forget all texts, for the next pass."""
+        for metric in self._metrics.values():
+            metric.reset()
+
+
+def evaluate(
+    encode: Callable[[Sequence[str], str], Tensor],
+    tasks: Mapping[str, EvaluationTask],
+    views: Sequence[View] = (View(),),
+    *,
+    progress: bool = True,
+    description: str = "",
+    batch_texts: int = 256,
+    device: torch.device | str | None = None,
+) -> list[Score]:
+    """Score an encoder without a Trainer. Where ``torch.distributed`` is initialised, all ranks share the documents.
+
+    Args:
+        encode: From texts and their role (``"query"`` or ``"document"``) to embeddings, shape ``(texts, dim)``.
+        tasks: Tasks by name; they are prepared here.
+        views: Views to score.
+        progress: Whether rank 0 shows a bar over the texts that it encodes.
+        description: Text beside the bar.
+        batch_texts: Most texts in one call of ``encode``; they are of similar length, the longest first.
+        device: Where the metrics live; by default where the embeddings are.
+
+    Returns:
+        The score of each view of each task; the same on every rank.
+
+    Raises:
+        ValueError: If ``encode`` does not return one embedding per text, or they do not fit a view.
+
+    >>> from lightning_jv5.tasks.retrieval import ReadyRetrieval, RetrievalData
+    >>> data = RetrievalData(["q"], ["ab"], ["d1", "d2"], ["aab", "bbb"], {"q": {"d1": 1}})
+    >>> def count_letters(texts, role):
+    ...     return torch.tensor([[float(text.count(letter)) for letter in "ab"] for text in texts])
+    >>> [score] = evaluate(count_letters, {"letters": ReadyRetrieval(data)}, progress=False)
+    >>> score.values["ndcg@10"], score.complete
+    (1.0, True)
+    """
+    if batch_texts < 1:
+        raise ValueError(f"Got batch_texts={batch_texts}; need at least 1. Raise it.")
+    for task in tasks.values():
+        task.prepare()
+    evaluation = Evaluation(tasks, views, device)
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+    work = [(name, part, _own_rows(part, rank, ranks)) for name, task in tasks.items() for part in task.parts()]
+    total = sum(len(rows) for _, _, rows in work)
+    with (
+        torch.no_grad(),
+        tqdm(total=total, desc=description or None, unit="text", disable=not progress or rank > 0) as bar,
+    ):
+        for name, part, rows in work:
+            for start in range(0, len(rows), batch_texts):
+                batch = rows[start : start + batch_texts]
+                embeddings = encode([part.texts[row] for row in batch], part.role)
+                if embeddings.ndim != 2 or len(embeddings) != len(batch):
+                    raise ValueError(
+                        f"Got embeddings {tuple(embeddings.shape)} for {len(batch)} texts; need (texts, dim). "
+                        "Let encode return one embedding per text, in their order."
+                    )
+                evaluation.update(EmbeddedTexts(embeddings, torch.tensor(batch), name, part.role))
+                bar.update(len(batch))
+    return evaluation.compute()
+
+
+def _own_rows(part: TaskPart, rank: int, ranks: int) -> list[int]:
+    """Rows that this rank encodes, longest text first: every n-th, so that all ranks have as much to do."""
+    rows = sorted(range(len(part.texts)), key=lambda row: len(part.texts[row]), reverse=True)
+    return rows[rank::ranks] if part.sharded else rows
