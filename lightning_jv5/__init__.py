@@ -1,5 +1,42 @@
 """Train compact text-embedding models the jina-embeddings-v5-text way, with PyTorch Lightning."""
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
 
-from lightning_jv5.rebuildable import Rebuildable as Rebuildable
+if TYPE_CHECKING:
+    from lightning_jv5.datamodule import EmbeddingDataModule as EmbeddingDataModule
+    from lightning_jv5.models import Embedder as Embedder
+    from lightning_jv5.models import Projection as Projection
+    from lightning_jv5.models import Teacher as Teacher
+    from lightning_jv5.module import EmbeddingModule as EmbeddingModule
+    from lightning_jv5.rebuildable import Rebuildable as Rebuildable
+    from lightning_jv5.tasks import RetrievalTask as RetrievalTask
+
+_HOME_OF = {
+    "EmbeddingDataModule": "lightning_jv5.datamodule",
+    "EmbeddingModule": "lightning_jv5.module",
+    "Embedder": "lightning_jv5.models",
+    "Projection": "lightning_jv5.models",
+    "Teacher": "lightning_jv5.models",
+    "Rebuildable": "lightning_jv5.rebuildable",
+    "RetrievalTask": "lightning_jv5.tasks",
+}
+
+__all__ = [  # noqa: PLE0604 - strings, all of them
+    "__version__",
+    *_HOME_OF,
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used: torch and lightning take seconds, ``--help`` should not."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -15,11 +15,12 @@ from torch.optim import Optimizer
 from lightning_jv5.data.batches import EvaluationBatch, RaggedTexts, TextBatch
 from lightning_jv5.losses import EmbeddingBatch, Loss, Objective, TermValue
 from lightning_jv5.losses.loss import weighted_sum
-from lightning_jv5.models import Embedder, Teacher, padded_tokens
+from lightning_jv5.models import Embedder, Teacher
 from lightning_jv5.parameter_groups import parameter_groups
 from lightning_jv5.rebuildable import Rebuildable, constructor_arguments, describe, rebuild
 from lightning_jv5.schedules import StepSchedule
-from lightning_jv5.tasks import EmbeddedTexts
+from lightning_jv5.tasks import EmbeddedTexts, Evaluation, View
+from lightning_jv5.tasks.trainer import begin_evaluation
 
 CHECKPOINT_FORMAT = 1
 
@@ -37,7 +38,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
         lr: Learning rate that replaces the optimizer's own; what Lightning's ``LearningRateFinder`` sets.
         learning_rates: Learning rate by parameter name pattern, such as ``{"objective.*projection*": 1e-3}``.
         compile: Compile the student's backbone with ``torch.compile`` (dynamic shapes).
-        seed: With the step and the rank, seeds what is random inside a step (dropout), so that a resumed run repeats it.
+        seed: With the step and the rank, seeds what is random inside a step (dropout): a resumed run repeats it.
 
     The teacher is deliberately *not* registered as a submodule: it follows the module to its device, but is no part of
     ``state_dict``, checkpoints, the optimizer, parameter counts, DDP's broadcasts or FSDP's wrapping.
@@ -70,6 +71,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
         self.seed = seed
         self._lr = lr
         self._last_batch: TextBatch | None = None
+        self._evaluation: Evaluation | None = None
         if compile:
             self.student.backbone.compile(dynamic=True)
 
@@ -77,8 +79,9 @@ class EmbeddingModule(Rebuildable, LightningModule):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         if recurse and self.teacher is not None:
-            self.teacher._apply(fn)
-        return super()._apply(fn, recurse)
+            self.teacher._apply(fn)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     # Encoding
 
@@ -123,8 +126,8 @@ class EmbeddingModule(Rebuildable, LightningModule):
         """Refuse weights that cannot learn, and put the backbone in train mode, which ``from_pretrained`` left."""
         if self.trainer.precision in {"bf16-true", "16-true"}:
             raise ValueError(
-                f"Got precision {self.trainer.precision!r}: in half precision 70% of the weights never move under AdamW "
-                "at 2e-5. Use trainer.precision=bf16-mixed, which keeps float32 weights and computes in bfloat16."
+                f"Got precision {self.trainer.precision!r}: in half precision 70% of the weights never move under "
+                "AdamW at 2e-5. Use trainer.precision=bf16-mixed, which keeps float32 weights and computes in bfloat16."
             )
         self.train()
         if self.teacher is not None:
@@ -132,8 +135,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
 
     def on_train_batch_start(self, batch: TextBatch, batch_idx: int) -> None:
         """Seed the step: Lightning restores no random state, and a resumed run should drop out the same units."""
-        position = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
-        torch.manual_seed(hash((self.seed, position, self.global_rank)) & 0x7FFF_FFFF_FFFF_FFFF)
+        torch.manual_seed(hash((self.seed, trained_batches(self.trainer), self.global_rank)) & 0x7FFF_FFFF_FFFF_FFFF)
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         """Return the objective of one batch."""
@@ -189,12 +191,12 @@ class EmbeddingModule(Rebuildable, LightningModule):
     @lr.setter
     def lr(self, value: float) -> None:
         self._lr = value
-        # LearningRateFinder sets this when optimizer and schedule are there already: the schedule scales *its* base rate.
+        # LearningRateFinder sets this when the schedule is there already, and a schedule scales its own base rates.
         for config in self._trainer.lr_scheduler_configs if self._trainer is not None else []:
-            scheduler = config.scheduler
-            scheduler.base_lrs = [  # type: ignore[union-attr]
+            scheduler: Any = config.scheduler
+            scheduler.base_lrs = [
                 base if "/" in group.get("name", "") else value
-                for base, group in zip(scheduler.base_lrs, scheduler.optimizer.param_groups, strict=True)  # type: ignore[union-attr]
+                for base, group in zip(scheduler.base_lrs, scheduler.optimizer.param_groups, strict=True)
             ]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -218,14 +220,47 @@ class EmbeddingModule(Rebuildable, LightningModule):
         config = {"scheduler": scheduler, "interval": "step" if monitor is None else "epoch"}
         return {"optimizer": optimizer, "lr_scheduler": config | ({"monitor": monitor} if monitor else {})}  # type: ignore[return-value]
 
-    # Evaluation: callbacks get the embeddings, and look at them from every side
+    # Evaluation: one encode pass; the module scores whole embeddings, callbacks look at them from other sides
 
-    def validation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> EmbeddedTexts:
+    def evaluation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> EmbeddedTexts:
         """Embed a slice of an evaluation task."""
+        embedded = EmbeddedTexts(self.student(batch.texts), batch.rows, batch.task, batch.role)
+        if self._evaluation is not None:
+            self._evaluation.update(embedded)
+        return embedded
+
+    validation_step = evaluation_step  # type: ignore[assignment]
+    test_step = evaluation_step  # type: ignore[assignment]
+
+    def predict_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> EmbeddedTexts:
+        """Embed a slice of a corpus."""
         return EmbeddedTexts(self.student(batch.texts), batch.rows, batch.task, batch.role)
 
-    test_step = validation_step
-    predict_step = validation_step
+    def on_validation_epoch_start(self) -> None:
+        """Begin a pass over the tasks."""
+        self._evaluation = begin_evaluation(self.trainer, (View(),), self.device)
+
+    def on_test_epoch_start(self) -> None:
+        """Begin a pass over the tasks."""
+        self._evaluation = begin_evaluation(self.trainer, (View(),), self.device)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of whole embeddings, as ``val/<task>/<measure>``."""
+        self._end_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of whole embeddings, as ``test/<task>/<measure>``."""
+        self._end_evaluation("test")
+
+    def _end_evaluation(self, prefix: str) -> None:
+        if self._evaluation is None:
+            return
+        for score in self._evaluation.compute():
+            for measure, value in score.values.items():
+                main = measure == self._evaluation.tasks[score.task].main_metric
+                # The metric has merged the ranks; one value stands for the whole corpus
+                self.log(f"{prefix}/{score.task}/{measure}", value, prog_bar=main, batch_size=1)
+        self._evaluation = None
 
     # Checkpoints
 
@@ -235,7 +270,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
         for name, value in constructor_arguments(self).items():
             try:
                 arguments[name] = describe(value)
-            except TypeError:  # an optimizer factory, or a downstream part: load_from_checkpoint takes it as an argument
+            except TypeError:  # an optimizer factory, a downstream part: to be passed to load_from_checkpoint
                 continue
         checkpoint["lightning_jv5"] = {"format": CHECKPOINT_FORMAT, "arguments": arguments}
 
@@ -270,6 +305,12 @@ class EmbeddingModule(Rebuildable, LightningModule):
         module = cls(**kept, **arguments)
         module.load_state_dict(checkpoint["state_dict"], strict=strict)
         return module.eval()
+
+
+def trained_batches(trainer: Trainer) -> int:
+    """Return how many batches this run has trained on, over all epochs and resumptions."""
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+    return int(progress.processed)
 
 
 def _description(checkpoint: dict[str, Any], origin: str) -> dict[str, Any]:

@@ -19,8 +19,8 @@ class Rebuildable:
     """A part (model, loss, source, task) that keeps its constructor arguments.
 
     Checkpoints are read with ``weights_only=True``, so they may hold neither modules nor dataclasses: they hold
-    :func:`describe` of a part, which is plain data, and :func:`rebuild` makes an equal part from it. Inherit to get this;
-    there is nothing to call.
+    :func:`describe` of a part, which is plain data, and :func:`rebuild` makes an equal part from it. Inherit to get
+    this; there is nothing to call.
 
     >>> class Scale(Rebuildable):
     ...     def __init__(self, factor: float = 2.0) -> None:
@@ -77,7 +77,7 @@ def describe(value: Any) -> Plain:
         path = f"{type(value).__module__}.{type(value).__qualname__}"
         if "<locals>" in path:
             raise TypeError(
-                f"{path} has no importable name, so a checkpoint cannot hold it. Define it at the top level of a module."
+                f"{path} has no importable name, so a checkpoint cannot hold it. Define it at the top of a module."
             )
         return {"class_path": path, "init_args": describe(constructor_arguments(value))}
     raise TypeError(
@@ -119,7 +119,9 @@ def _trusted_class(path: str) -> type[Any]:
         if parts[0] == __package__ and name not in sys.modules and importlib.util.find_spec(name) is not None:
             importlib.import_module(name)
         if name in sys.modules:
-            found = functools.reduce(lambda owner, part: getattr(owner, part, None), parts[cut:], sys.modules[name])
+            found: Any = sys.modules[name]
+            for part in parts[cut:]:
+                found = getattr(found, part, None)
             if isinstance(found, type) and issubclass(found, Rebuildable):
                 return found
             break

@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -23,7 +24,7 @@ class StepSchedule(LRScheduler):
         if warmup < 0 or (warmup >= 1 and warmup != int(warmup)):
             raise ValueError(f"Got warmup {warmup}; give a share of all steps in [0, 1), or a whole number of steps.")
         self.warmup = warmup
-        self.total_steps = None
+        self.total_steps: int | None = None
         self.warmup_steps = 0
         if total_steps is not None:
             self.plan(total_steps)
@@ -58,7 +59,7 @@ class StepSchedule(LRScheduler):
     def decay(self, progress: float) -> float:
         """Return the factor after the warm-up; ``progress`` runs from 0 (warm-up done) to 1 (end of the run)."""
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Return the learning rate of each group at the current step."""
         return [lr * self.factor(self.last_epoch) for lr in self.base_lrs]
 

@@ -1,0 +1,1 @@
+"""Callbacks: each does one job and survives a resume."""

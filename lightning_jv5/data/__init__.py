@@ -1,0 +1,10 @@
+"""Data: where rows come from, in which order they are trained on, and what a batch is."""
+
+from lightning_jv5.data.batches import EvaluationBatch as EvaluationBatch
+from lightning_jv5.data.batches import RaggedTexts as RaggedTexts
+from lightning_jv5.data.batches import TextBatch as TextBatch
+from lightning_jv5.data.docstrings import Docstrings as Docstrings
+from lightning_jv5.data.files import LocalFiles as LocalFiles
+from lightning_jv5.data.hub import HubDataset as HubDataset
+from lightning_jv5.data.order import BatchOrder as BatchOrder
+from lightning_jv5.data.source import Source as Source

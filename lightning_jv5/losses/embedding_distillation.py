@@ -44,7 +44,7 @@ class EmbeddingDistillation(Loss):
     the columns, or gives the coordinates, that the truncated student has.
 
     Args:
-        projection: Maps student embeddings into teacher space; none where both have one dimension and should agree as is.
+        projection: Maps student embeddings into teacher space; none where both spaces are to be the same.
         teacher_projection: Maps teacher embeddings into student space instead.
         roles: Which sides are distilled, of ``"query"``, ``"document"`` and ``"negatives"``.
 

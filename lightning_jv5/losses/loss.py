@@ -29,4 +29,6 @@ class Loss(Rebuildable, nn.Module):
 
 def weighted_sum(terms: dict[str, TermValue]) -> Tensor:
     """Return the sum of ``weight * value`` over the terms."""
-    return sum((term.weight * term.value for term in terms.values()), start=next(iter(terms.values())).value.new_zeros(()))
+    return sum(
+        (term.weight * term.value for term in terms.values()), start=next(iter(terms.values())).value.new_zeros(())
+    )

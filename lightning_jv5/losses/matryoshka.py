@@ -24,7 +24,7 @@ class Matryoshka(Loss):
     >>> from lightning_jv5.models import Projection
     >>> loss = Matryoshka(EmbeddingDistillation(Projection(4, 4), roles=["query"]), dims=[4, 2])
     >>> z = torch.tensor([[0.6, 0.0, 0.8, 0.0]])
-    >>> float(loss(EmbeddingBatch(z, query_teacher=z)))  # 0 at dim 4; at dim 2 the cosine is 0.6: 0.4 / 2
+    >>> float(loss(EmbeddingBatch(z, query_teacher=z)).detach())  # cosines 1 and 0.6: (0 + 0.4) / 2
     0.2...
     """
 
@@ -33,7 +33,7 @@ class Matryoshka(Loss):
         if not dims or min(dims) < 1 or len(set(dims)) < len(dims):
             raise ValueError(f"Got Matryoshka dims {list(dims)}; need one or more positive numbers, each once.")
         if weights is not None and len(weights) != len(dims):
-            raise ValueError(f"Got {len(weights)} weights for {len(dims)} Matryoshka dims; give one weight for each dim.")
+            raise ValueError(f"Got {len(weights)} weights for {len(dims)} Matryoshka dims; give one for each dim.")
         self.loss = loss
         self.dims = tuple(dims)
         self.weights = tuple(weights) if weights is not None else (1 / len(dims),) * len(dims)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
 
 from lightning_jv5.metrics.streaming import StreamingMetric
 from lightning_jv5.tasks.task import EmbeddedTexts, EvaluationTask, TaskPart

@@ -1,0 +1,227 @@
+"""EmbeddingDataModule: what is trained on, what is evaluated, and what is encoded for its own sake."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader
+
+from lightning_jv5.data.batches import EvaluationBatch, TextBatch
+from lightning_jv5.data.order import BatchOrder
+from lightning_jv5.data.rows import TRAINING_ROLES, EvaluationRows, TrainingRows
+from lightning_jv5.data.source import Source
+from lightning_jv5.data.teacher_vectors import add_teacher_vectors
+from lightning_jv5.data.tokenized import tokenize_columns
+from lightning_jv5.module import EmbeddingModule, trained_batches
+from lightning_jv5.rebuildable import Rebuildable
+from lightning_jv5.tasks import EvaluationTask
+
+
+class EmbeddingDataModule(Rebuildable, LightningDataModule):
+    """Training pairs, evaluation tasks and a corpus to encode, tokenised as the module's models want them.
+
+    Args:
+        train: Rows with ``query`` and ``document`` (or ``text`` alone, which is then the query).
+        val: Evaluation tasks of ``fit`` and ``validate``, by name; names become log keys: ``val/<name>/ndcg@10``.
+        test: Evaluation tasks of ``test``, by name.
+        predict: Rows with ``text`` (or ``document``, or ``query``) that ``predict`` encodes.
+        predict_role: Whose prompt ``predict`` uses: ``"query"`` or ``"document"``.
+        batch_size: Rows in a *global* training batch, over all processes.
+        evaluation_batch_size: Texts in a batch of one process in evaluation and prediction.
+        teacher_vectors: ``"online"`` computes them in every step; ``"precompute"`` once, before training, and keeps
+            them on disk for the next run with the same rows and teacher. Columns of the rows win over both.
+        num_workers: Loader processes; each rank has that many.
+        seed: Seed of the order of the rows.
+
+    Raises:
+        ValueError: If a size is not positive or a task's name cannot be a log key.
+    """
+
+    def __init__(
+        self,
+        train: Source | None = None,
+        *,
+        val: dict[str, EvaluationTask] | None = None,
+        test: dict[str, EvaluationTask] | None = None,
+        predict: Source | None = None,
+        predict_role: Literal["query", "document"] = "document",
+        batch_size: int = 32,
+        evaluation_batch_size: int = 128,
+        teacher_vectors: Literal["online", "precompute"] = "online",
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, size in {"batch_size": batch_size, "evaluation_batch_size": evaluation_batch_size}.items():
+            if size < 1:
+                raise ValueError(f"Got {name} {size}; need at least 1.")
+        for task in {**(val or {}), **(test or {})}:
+            if not task.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(
+                    f"Got an evaluation task named {task!r}; the name becomes a log key, "
+                    "so use letters, digits, '_' and '-' only."
+                )
+        self.train, self.predict, self.predict_role = train, predict, predict_role
+        self.val, self.test = val or {}, test or {}
+        self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
+        self.teacher_vectors = teacher_vectors
+        self.num_workers, self.seed = num_workers, seed
+        self._training_rows: TrainingRows | None = None
+        self._position = 0
+
+    @property
+    def _running(self) -> Trainer:
+        if self.trainer is None:
+            raise ValueError("Got a data module without a trainer; pass it to one: trainer.fit(module, datamodule).")
+        return self.trainer
+
+    @property
+    def _module(self) -> EmbeddingModule:
+        return cast(EmbeddingModule, self._running.lightning_module)
+
+    def tasks(self, stage: str) -> Mapping[str, EvaluationTask]:
+        """Return the evaluation tasks of ``fit``, ``validate`` or ``test``."""
+        return self.test if stage == "test" else self.val
+
+    # Loading
+
+    def prepare_data(self) -> None:
+        """Fill the caches that all processes read from, once per machine."""
+        for source in (self.train, self.predict):
+            if source is not None:
+                source.load()
+
+    def setup(self, stage: str) -> None:
+        """Load what the stage needs. The models must be there: they know how texts become tokens."""
+        trainer = self._running
+        if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
+            raise ValueError(
+                "Got trainer.use_distributed_sampler=True on several processes: it would repeat rows to even out the "
+                "ranks. Set it to False; batches are divided among the processes here."
+            )
+        if stage == "fit" and self._training_rows is None:
+            self._training_rows = self._load_training_rows()
+        for task in self.tasks(stage).values():
+            task.prepare()
+
+    def _load_training_rows(self) -> TrainingRows:
+        if self.train is None:
+            raise ValueError("Got no training data; set data.train to a source, such as lightning_jv5.data.LocalFiles.")
+        trainer, module = self._running, self._module
+        origin = type(self.train).__name__
+        rows = self.train.load()
+        if "query" not in rows.column_names and "text" in rows.column_names:
+            rows = rows.rename_column("text", "query")
+        columns = {role: role for role in TRAINING_ROLES if role in rows.column_names}
+        if "query" not in columns:
+            raise ValueError(
+                f"{origin} has the columns {', '.join(rows.column_names)}; training needs 'query' and 'document'. "
+                "Say which is which with the source's columns."
+            )
+        without_vectors = {
+            column: role for column, role in columns.items() if f"{column}_teacher" not in rows.column_names
+        }
+        online = {}
+        if module.teacher is not None and without_vectors:
+            if self.teacher_vectors == "precompute":
+                module.teacher.to(trainer.strategy.root_device)
+                rows = add_teacher_vectors(
+                    rows,
+                    module.teacher,
+                    columns=without_vectors,
+                    origin=origin,
+                    rank=trainer.global_rank,
+                    ranks=trainer.world_size,
+                    barrier=trainer.strategy.barrier,
+                )
+            else:
+                online = {"teacher": module.teacher.tokenization}
+        student = {"student": module.student.tokenization}
+        rows = tokenize_columns(rows, tokenizations=student, columns=columns, origin=origin)
+        if online:
+            rows = tokenize_columns(rows, tokenizations=online, columns=without_vectors, origin=origin)
+        return TrainingRows(rows)
+
+    # Loaders
+
+    def train_dataloader(self) -> DataLoader[TextBatch]:
+        """Return the training batches from the position that a checkpoint left off at."""
+        rows = self._training_rows
+        assert rows is not None
+        order = BatchOrder(
+            len(rows),
+            self.batch_size,
+            seed=self.seed,
+            rank=self._running.global_rank,
+            ranks=self._running.world_size,
+            position=self._position,
+        )
+        return self._loader(rows, batch_sampler=order)
+
+    def val_dataloader(self) -> list[DataLoader[EvaluationBatch]]:
+        """Return one loader for each part of each task: queries, then documents."""
+        return self._evaluation_loaders("validate")
+
+    def test_dataloader(self) -> list[DataLoader[EvaluationBatch]]:
+        """Return one loader for each part of each task of ``test``."""
+        if not self.test:
+            raise ValueError("Got nothing to test on; set data.test to evaluation tasks by name, as data.val.")
+        return self._evaluation_loaders("test")
+
+    def predict_dataloader(self) -> DataLoader[EvaluationBatch]:
+        """Return the corpus that ``predict`` encodes; ranks divide it."""
+        if self.predict is None:
+            raise ValueError("Got nothing to encode; set data.predict to a source with a column 'text'.")
+        rows = self.predict.load()
+        column = next(
+            (name for name in ("text", self.predict_role, "document", "query") if name in rows.column_names), None
+        )
+        if column is None:
+            raise ValueError(
+                f"{type(self.predict).__name__} has the columns {', '.join(rows.column_names)}; predict needs 'text'. "
+                "Say which is which with the source's columns."
+            )
+        own = range(self._running.global_rank, len(rows), self._running.world_size)
+        return self._evaluation_loader(rows[column], own, role=self.predict_role, task="predict")
+
+    def _evaluation_loaders(self, stage: str) -> list[DataLoader[EvaluationBatch]]:
+        rank, ranks = self._running.global_rank, self._running.world_size
+        return [
+            self._evaluation_loader(
+                part.texts,
+                range(rank, len(part.texts), ranks) if part.sharded else range(len(part.texts)),
+                role=part.role,
+                task=name,
+            )
+            for name, task in self.tasks(stage).items()
+            for part in task.parts()
+        ]
+
+    def _evaluation_loader(self, texts: Any, rows: range, *, role: str, task: str) -> DataLoader[EvaluationBatch]:
+        tokenization = self._module.student.tokenization
+        data = EvaluationRows(texts, rows, tokenization, role=role, task=task)
+        return self._loader(data, batch_size=self.evaluation_batch_size)
+
+    def _loader(self, data: Any, **batches: Any) -> DataLoader[Any]:
+        return DataLoader(
+            data,
+            collate_fn=_as_is,  # the rows come as a batch already
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self._running.strategy.root_device.type == "cuda",
+            **batches,
+        )
+
+    # Resuming
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many batches have been trained on: what was prefetched beyond them does not count."""
+        return {"position": trained_batches(self._running)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after the batches that have been trained on."""
+        self._position = int(state_dict["position"])
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

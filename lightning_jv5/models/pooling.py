@@ -1,0 +1,51 @@
+"""From one vector per token to one vector per text."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+PoolingName = Literal["last", "mean", "cls"]
+
+
+def pool(token_embeddings: Tensor, attention_mask: Tensor, pooling: PoolingName) -> Tensor:
+    """Pool token embeddings into one embedding per text, in float32.
+
+    Args:
+        token_embeddings: Last hidden states, shape ``(texts, tokens, dim)``; padded on either side.
+        attention_mask: Nonzero where there is a token, zero where there is padding, shape ``(texts, tokens)``.
+        pooling: ``"last"`` (last attended position), ``"mean"`` (over attended positions) or ``"cls"`` (first attended
+            position).
+
+    Returns:
+        Embeddings, float32, shape ``(texts, dim)``; not normalised.
+
+    Raises:
+        ValueError: If the shapes are not as above or the pooling has another name; on the CPU also if a text has no
+            attended position (on a GPU that check would wait for the device).
+
+    >>> tokens = torch.tensor([[[1.0], [3.0], [9.0]]])
+    >>> pool(tokens, torch.tensor([[1, 1, 0]]), "mean"), pool(tokens, torch.tensor([[1, 1, 0]]), "last")
+    (tensor([[2.]]), tensor([[3.]]))
+    """
+    if token_embeddings.ndim != 3 or attention_mask.shape != token_embeddings.shape[:2]:
+        raise ValueError(
+            f"Got token_embeddings {tuple(token_embeddings.shape)}, attention_mask {tuple(attention_mask.shape)}; need "
+            "(texts, tokens, dim) and (texts, tokens). Pass the last hidden state and the mask it was computed with."
+        )
+    if pooling not in get_args(PoolingName):
+        raise ValueError(f"Got pooling {pooling!r}; need one of {', '.join(get_args(PoolingName))}.")
+    attended = attention_mask != 0
+    if attended.device.type == "cpu" and not bool(attended.any(dim=1).all()):
+        empty = (~attended.any(dim=1)).nonzero().flatten().tolist()
+        raise ValueError(f"Texts {empty} have no attended token; every text needs at least one. Drop or fill them.")
+    if pooling == "mean":
+        # where, not a product: padding may hold nan or inf, and 0 * nan is nan
+        total = torch.where(attended.unsqueeze(-1), token_embeddings.float(), 0.0).sum(dim=1)
+        return total / attended.sum(dim=1, keepdim=True)
+    position = torch.arange(attended.shape[1], device=attended.device)
+    if pooling == "last":
+        chosen = torch.where(attended, position, -1).amax(dim=1)
+    else:
+        chosen = torch.where(attended, position, attended.shape[1]).amin(dim=1)
+    return token_embeddings[torch.arange(len(chosen), device=chosen.device), chosen].float()

@@ -1,0 +1,190 @@
+"""Token ids to embeddings, in chunks of similar length: what an embedder and a teacher share."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lightning_jv5.data.batches import RaggedTexts
+from lightning_jv5.models.chunks import plan_chunks
+from lightning_jv5.models.pooling import PoolingName, pool
+from lightning_jv5.models.tokenization import Tokenization
+
+_TEXTS_PER_BLOCK = 1024  # encode() holds the tokens of this many texts at a time
+
+
+class TextEncoder(nn.Module):
+    """A backbone, a pooling and what follows it, together with the tokenization they were made for.
+
+    Args:
+        backbone: Takes ``input_ids`` and ``attention_mask`` and returns an object with ``last_hidden_state``.
+        tokenization: Makes the token ids that the backbone wants.
+        pooling: ``"last"``, ``"mean"`` or ``"cls"``.
+        dense: Layers after pooling.
+        dim: Dimension of an embedding.
+        normalize: Whether embeddings have unit length.
+        max_tokens_per_chunk: Most padded tokens of one forward pass of the backbone.
+        recompute: Whether the backward pass computes each chunk again rather than keeping its activations.
+        always_mask: Whether the backbone needs an attention mask where nothing is padded, too.
+
+    Raises:
+        ValueError: If ``max_tokens_per_chunk`` is below 1.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        tokenization: Tokenization,
+        pooling: PoolingName,
+        *,
+        dense: nn.Module,
+        dim: int,
+        normalize: bool,
+        max_tokens_per_chunk: int,
+        recompute: bool,
+        always_mask: bool,
+    ) -> None:
+        super().__init__()
+        if max_tokens_per_chunk < 1:
+            raise ValueError(f"Got max_tokens_per_chunk {max_tokens_per_chunk}; need at least 1.")
+        self.backbone = backbone
+        self.tokenization = tokenization
+        self.pooling: PoolingName = pooling
+        self.dense = dense
+        self.dim = dim
+        self.normalize = normalize
+        self.max_tokens_per_chunk = max_tokens_per_chunk
+        self.recompute = recompute
+        self._always_mask = always_mask
+
+    def plan(self, lengths: Tensor) -> list[Tensor]:
+        """Split texts into chunks for :meth:`forward`: :func:`~lightning_jv5.models.chunks.plan_chunks`.
+
+        Args:
+            lengths: Tokens of each text, shape ``(texts,)``.
+        """
+        return plan_chunks(lengths, self.max_tokens_per_chunk)
+
+    def forward(self, texts: RaggedTexts, chunks: list[Tensor] | None = None) -> Tensor:
+        """Embed texts.
+
+        Args:
+            texts: Token ids, on the device of the weights.
+            chunks: Indices of the texts of each forward pass, every text once; None plans them by length.
+
+        Returns:
+            Embeddings, float32, shape ``(texts, dim)``, in the order of ``texts``.
+
+        Raises:
+            ValueError: If ``chunks`` leaves a text out or has it twice, or a text has no token.
+        """
+        lengths = texts.lengths.cpu()
+        if chunks is None:
+            chunks = self.plan(lengths)
+        if not chunks:
+            return torch.zeros(0, self.dim, device=texts.token_ids.device)
+        order = torch.cat([chunk.cpu() for chunk in chunks])
+        if not torch.equal(order.sort().values, torch.arange(len(texts))):
+            raise ValueError(
+                f"Got chunks over the indices {order.tolist()[:20]} for {len(texts)} texts; every text must be in "
+                "exactly one chunk. Make them with plan(lengths) of the same texts."
+            )
+        embeddings = torch.cat(list(self._embed_chunks(texts, lengths, chunks)))
+        return embeddings[order.argsort().to(embeddings.device, non_blocking=True)]
+
+    def encode(
+        self, texts: Sequence[str], role: str = "document", *, truncate_dim: int | None = None, progress: bool = False
+    ) -> Tensor:
+        """Embed strings, in evaluation mode and without gradients; every module's mode is as before afterwards.
+
+        Args:
+            texts: Strings without prompt; an empty one is encoded as the prompt and the special tokens alone.
+            role: ``"query"`` or ``"document"``: decides prompt and limit.
+            truncate_dim: Keep only the first so many dimensions, normalised again.
+            progress: Show a bar that counts texts.
+
+        Returns:
+            Embeddings on the CPU, float32, shape ``(texts, dim)`` or ``(texts, truncate_dim)``, in the order of
+            ``texts``.
+
+        Raises:
+            ValueError: If ``texts`` is one string, an element is no string, the role is unknown, or
+                ``truncate_dim`` is not between 1 and ``dim``.
+        """
+        from tqdm.auto import tqdm
+
+        _check_texts(texts)
+        if truncate_dim is not None and not 1 <= truncate_dim <= self.dim:
+            raise ValueError(f"Got truncate_dim {truncate_dim}; embeddings have {self.dim}. Give 1 to {self.dim}.")
+        self.tokenization([], role)  # an unknown role is an error even without texts
+        result = torch.zeros(len(texts), truncate_dim or self.dim)
+        device = next(self.parameters()).device
+        # longest first: what does not fit into memory fails at once, and the bar's estimate errs on the safe side
+        by_length = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+        bar = tqdm(total=len(texts), unit="text", disable=not progress)
+        with _evaluating(self), torch.inference_mode(), bar:
+            for start in range(0, len(by_length), _TEXTS_PER_BLOCK):
+                rows = torch.tensor(by_length[start : start + _TEXTS_PER_BLOCK])
+                ragged = self.tokenization.ragged([texts[row] for row in rows.tolist()], role)
+                chunks = self.plan(ragged.lengths)
+                lengths = ragged.lengths
+                ragged = RaggedTexts(ragged.token_ids.to(device), lengths.to(device))
+                for chunk, embeddings in zip(chunks, self._embed_chunks(ragged, lengths, chunks), strict=True):
+                    kept = embeddings[:, :truncate_dim]
+                    if truncate_dim is not None and self.normalize:
+                        kept = F.normalize(kept, dim=-1)
+                    result[rows[chunk]] = kept.cpu()
+                    bar.update(len(chunk))
+        return result
+
+    def _embed_chunks(self, texts: RaggedTexts, lengths: Tensor, chunks: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yield the embeddings of each chunk; ``lengths`` is on the CPU, so shapes are known without waiting."""
+        device = texts.token_ids.device
+        starts = lengths.cumsum(0) - lengths
+        for chunk in chunks:
+            index = chunk.cpu()
+            chunk_lengths = lengths[index]
+            width = int(chunk_lengths.max())
+            column = torch.arange(width, device=device)
+            start = starts[index].to(device, non_blocking=True)
+            mask = column < chunk_lengths.to(device, non_blocking=True).unsqueeze(1)
+            source = torch.where(mask, start.unsqueeze(1) + column, 0)
+            token_ids = torch.where(mask, texts.token_ids[source], self.tokenization.pad_token_id)
+            padded = self._always_mask or int(chunk_lengths.min()) < width
+            if self.recompute and torch.is_grad_enabled():
+                yield checkpoint(self._embed_padded, token_ids, mask, padded, use_reentrant=False)
+            else:
+                yield self._embed_padded(token_ids, mask, padded)
+
+    def _embed_padded(self, token_ids: Tensor, mask: Tensor, padded: bool) -> Tensor:
+        # bool would do for most attention kernels, but models of the hub expect the tokenizer's integers
+        attention_mask = mask.long() if padded else None
+        output: Any = self.backbone(input_ids=token_ids, attention_mask=attention_mask)
+        # float32: under autocast a Dense would round cosines 0.980 and 0.981 to one number
+        with torch.autocast(token_ids.device.type, enabled=False):
+            embedding: Tensor = self.dense(pool(output.last_hidden_state, mask, self.pooling))
+            return F.normalize(embedding, dim=-1) if self.normalize else embedding
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise ValueError(f"Got one string, {texts[:40]!r}; need a list of texts. Put it in a list.")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"Text {position} is a {type(text).__name__}, {text!r:.40}; need strings.")
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Put every submodule in evaluation mode, then each back in its own: a frozen part inside may differ."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

@@ -1,0 +1,204 @@
+"""Text to token ids, exactly as one model wants them: prompt, limit and end token."""
+
+import difflib
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning_jv5.data.batches import RaggedTexts
+
+PROMPT_ROLES = ("query", "document")
+_PROMPT_ROLE = {"query": "query", "document": "document", "negatives": "document"}
+_FINGERPRINT_VERSION = 1  # raise when the same settings would give other token ids
+
+
+def load_tokenizer(
+    path: str,
+    *,
+    subfolder: str = "",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    lowercase: bool = False,
+) -> Any:
+    """Load a fast tokenizer from a folder or the hub.
+
+    Args:
+        path: A folder or a hub id, as :func:`~lightning_jv5.models.backbone.resolve_path` returns it.
+        subfolder: Where in it the tokenizer lies.
+        revision: Branch, tag or commit on the hub.
+        trust_remote_code: Whether the hub repository's own Python code may run.
+        lowercase: Lower the text first, as the ``do_lower_case`` of a sentence-transformers folder asks.
+
+    Raises:
+        ValueError: If there is no tokenizer, or no fast one.
+    """
+    from tokenizers import normalizers
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, subfolder=subfolder, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Cannot load a tokenizer from {path!r}: {error} "
+            "Give tokenizer: a folder, hub id or package:// path that holds tokenizer.json."
+        ) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(
+            f"{path!r} has a {type(tokenizer).__name__}, which is not backed by tokenizer.json; need a fast tokenizer. "
+            "Convert it with transformers and save it again."
+        )
+    if lowercase:
+        backend = tokenizer.backend_tokenizer
+        steps = [normalizers.Lowercase()] + ([backend.normalizer] if backend.normalizer is not None else [])
+        backend.normalizer = normalizers.Sequence(steps)
+    return tokenizer
+
+
+class Tokenization:
+    """Turn texts into token ids the way one model was trained on them.
+
+    The end token is whatever the tokenizer's post-processor appends (``[SEP]`` for BERT, ``<|endoftext|>`` for
+    Qwen3-Embedding), and is kept when a text is truncated. A text without any token (an empty document) becomes one end
+    token, or one padding token, so that it keeps its place.
+
+    Args:
+        tokenizer: A fast transformers tokenizer.
+        prompts: Text put before the texts of a role: keys ``"query"`` and ``"document"``; a missing one means none.
+        max_length: Most tokens of a text, prompt and special tokens included: one number, or one for each role.
+        append_end: Whether every sequence must end with the end token (what last-token pooling needs). Where the
+            post-processor appends nothing, the tokenizer's eos token is appended, or else its sep token.
+
+    Raises:
+        ValueError: If a prompt or limit is for an unknown role, a limit leaves no room for text, or an end token is
+            needed and there is none.
+    """
+
+    def __init__(
+        self, tokenizer: Any, *, prompts: Mapping[str, str], max_length: Mapping[str, int] | int, append_end: bool
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.append_end = append_end
+        for role in prompts:
+            check_role(role, PROMPT_ROLES, "prompts")
+        self.prompts = {role: prompts.get(role, "") for role in PROMPT_ROLES}
+        if isinstance(max_length, Mapping):
+            for role in max_length:
+                check_role(role, PROMPT_ROLES, "max_length")
+            missing = [role for role in PROMPT_ROLES if role not in max_length]
+            if missing:
+                raise ValueError(f"Got max_length {dict(max_length)}; it lacks {', '.join(missing)}. Give both roles.")
+            self.max_length = {role: max_length[role] for role in PROMPT_ROLES}
+        else:
+            self.max_length = dict.fromkeys(PROMPT_ROLES, max_length)
+
+        prefix, suffix = _added_tokens(tokenizer)
+        self._appended: list[int] = []  # by us, where the post-processor appends nothing
+        if append_end and not suffix:
+            end = next((token for token in (tokenizer.eos_token_id, tokenizer.sep_token_id) if token is not None), None)
+            if end is None:
+                raise ValueError(
+                    f"The tokenizer {type(tokenizer).__name__} appends no end token and names no eos or sep token, but "
+                    "last-token pooling needs one. Set its eos_token, or use pooling 'mean' or 'cls'."
+                )
+            self._appended = [int(end)]
+        added = prefix + suffix + self._appended
+        for role, limit in self.max_length.items():
+            if limit <= len(added):
+                raise ValueError(
+                    f"Got max_length {limit} for {role}; the tokenizer adds {len(added)} tokens itself, so nothing of "
+                    f"the text would be left. Give at least {len(added) + 1}."
+                )
+        self.end_token_id: int | None = (suffix + self._appended)[-1] if suffix or self._appended else None
+
+    def __call__(self, texts: Sequence[str], role: str) -> list[list[int]]:
+        """Tokenise texts of one role.
+
+        Args:
+            texts: The texts, without prompt.
+            role: ``"query"``, ``"document"``, or ``"negatives"`` (which are documents).
+
+        Returns:
+            Token ids of each text: at least one, at most ``max_length`` of the role.
+
+        Raises:
+            ValueError: If the role is unknown, or ``texts`` is one string.
+        """
+        check_role(role, tuple(_PROMPT_ROLE), "role")
+        if isinstance(texts, str):
+            raise ValueError(f"Got one string, {texts[:40]!r}; need a list of texts. Put it in a list.")
+        if not texts:
+            return []
+        role = _PROMPT_ROLE[role]
+        prompt = self.prompts[role]
+        encoded = self.tokenizer(
+            [prompt + text for text in texts],
+            add_special_tokens=True,
+            truncation=True,
+            max_length=self.max_length[role] - len(self._appended),
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        placeholder = [self.pad_token_id if self.end_token_id is None else self.end_token_id]
+        return [[*ids, *self._appended] or placeholder for ids in encoded["input_ids"]]
+
+    def ragged(self, texts: Sequence[str], role: str) -> RaggedTexts:
+        """Tokenise texts of one role and lay them end to end."""
+        return RaggedTexts.from_lists(self(texts, role))
+
+    @property
+    def pad_token_id(self) -> int:
+        """What fills padded positions; 0 where the tokenizer has none (padding is masked, so the value is not seen)."""
+        token = self.tokenizer.pad_token_id
+        return 0 if token is None else int(token)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that decides the token ids, equal in every process: a cache of token ids may be named by it."""
+        vocabulary = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        # What the last call set, not a property of the tokenizer.
+        vocabulary.pop("truncation", None)
+        vocabulary.pop("padding", None)
+        settings = [
+            _FINGERPRINT_VERSION,
+            vocabulary,
+            self.tokenizer.truncation_side,
+            self.prompts,
+            self.max_length,
+            self._appended,
+            self.append_end,
+        ]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def check_role(role: str, known: Sequence[str], name: str) -> None:
+    """Raise a ValueError that names the nearest known role if ``role`` is none of them.
+
+    >>> check_role("query", ("query", "document"), "prompts")
+    """
+    if role in known:
+        return
+    nearest = difflib.get_close_matches(role, known, n=1, cutoff=0.0)[0]
+    raise ValueError(f"Got {name} {role!r}; need one of {', '.join(known)}. Did you mean {nearest!r}?")
+
+
+def _added_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Return the token ids that the post-processor puts before and after a text."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()  # some tokenizer.json files pad to a fixed length
+    backend.no_truncation()
+    some_word = next(iter(backend.get_vocab()), "")
+    for probe in ("a", "the", "1", some_word):
+        bare = backend.encode(probe, add_special_tokens=False).ids
+        whole = backend.encode(probe, add_special_tokens=True).ids
+        for start in range(len(whole) - len(bare) + 1 if bare else 0):
+            if whole[start : start + len(bare)] == bare:
+                return whole[:start], whole[start + len(bare) :]
+    raise ValueError(
+        f"The tokenizer {type(tokenizer).__name__} gives no tokens for any text that was tried. "
+        "Is its tokenizer.json the one that belongs to the model?"
+    )

@@ -1,0 +1,45 @@
+"""Between a Trainer's evaluation loop and the tasks: what the module and the callbacks share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_jv5.tasks.evaluation import Evaluation
+from lightning_jv5.tasks.task import EvaluationTask
+from lightning_jv5.tasks.views import View
+
+
+def evaluation_tasks(trainer: Trainer) -> Mapping[str, EvaluationTask]:
+    """Return the tasks of the running stage; none where the loaders are not an EmbeddingDataModule's."""
+    datamodule: Any = getattr(trainer, "datamodule", None)
+    if not hasattr(datamodule, "tasks"):
+        return {}
+    tasks: Mapping[str, EvaluationTask] = datamodule.tasks("test" if trainer.testing else "validate")
+    return tasks
+
+
+def begin_evaluation(trainer: Trainer, views: Sequence[View], device: Any = None) -> Evaluation | None:
+    """Return what scores the views in the pass that begins, or None where the pass will not see every text.
+
+    The sanity check, ``fast_dev_run`` and limits on batches cut a corpus short. Retrieval from a part of a corpus is
+    easier, so such a score must never be logged, monitored or compared.
+    """
+    tasks = evaluation_tasks(trainer)
+    if not tasks or not views or trainer.sanity_checking:
+        return None
+    loaders: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+    limits = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
+    if is_cut_short(loaders, limits):
+        rank_zero_info(
+            "The evaluation tasks see a part of their texts and are not scored; for a cheaper evaluation set the "
+            "task's max_documents rather than a limit on batches."
+        )
+        return None
+    return Evaluation(tasks, views, device)
+
+
+def is_cut_short(loaders: Sequence[Any], limits: Sequence[float]) -> bool:
+    """Return whether a limit is below the number of batches of its loader."""
+    return any(limit < len(loader) for loader, limit in zip(loaders, limits, strict=True))

@@ -1,0 +1,118 @@
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from lightning_jv5.data.files import LocalFiles
+
+ROWS = [{"question": f"why {number}?", "answer": f"because {number}"} for number in range(5)]
+COLUMNS = {"query": "question", "document": "answer"}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LIGHTNING_JV5_CACHE", str(tmp_path / "cache"))
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def write(path: Path) -> Path:
+    dataset = datasets.Dataset.from_list(ROWS)
+    if path.name.startswith("saved"):
+        dataset.save_to_disk(path)
+    elif ".json" in path.name:
+        write_lines(path, ROWS)
+    elif path.suffix == ".parquet":
+        dataset.to_parquet(path)
+    elif path.suffix == ".arrow":
+        with datasets.arrow_writer.ArrowWriter(path=str(path)) as writer:
+            writer.write_table(dataset.data.table)
+            writer.finalize()
+    else:
+        text = dataset.to_pandas().to_csv(index=False)
+        path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jsonl", "a.json", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.parquet", "a.arrow", "saved_folder"]
+)
+def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
+    loaded = LocalFiles(str(write(tmp_path / name)), columns=COLUMNS, rows=3).load()
+    assert loaded.to_list() == [{"query": row["question"], "document": row["answer"]} for row in ROWS[:3]]
+
+
+def test_globs_folders_and_lists_are_read_in_order(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    first, second = (write_lines(tmp_path / "in" / f"{name}.jsonl", [{"text": name}]) for name in "ab")
+    for paths in (str(tmp_path / "in" / "*.jsonl"), str(tmp_path / "in"), [str(first), str(second)]):
+        assert LocalFiles(paths).load()["text"][:] == ["a", "b"]
+    assert LocalFiles([str(second), str(first)]).load()["text"][:] == ["b", "a"]
+
+
+def test_a_format_can_be_named_where_the_suffix_does_not_tell(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.txt", [{"text": "hello"}])
+    assert LocalFiles(str(path), format="jsonl").load()["text"][:] == ["hello"]
+    with pytest.raises(ValueError, match=r"Cannot tell the format of .*a\.txt.*format=jsonl"):
+        LocalFiles(str(path)).load()
+    with pytest.raises(ValueError, match="Got format='xml'; need one of arrow, csv"):
+        LocalFiles(str(path), format="xml")  # type: ignore[arg-type]
+
+
+def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
+    write_lines(tmp_path / "train.jsonl", [{"text": "a"}])
+    with pytest.raises(ValueError, match=r"No file .*trian\.jsonl.*Did you mean .*train\.jsonl"):
+        LocalFiles(str(tmp_path / "trian.jsonl")).load()
+    with pytest.raises(ValueError, match="there is no folder"):
+        LocalFiles(str(tmp_path / "nowhere" / "train.jsonl")).load()
+
+
+def test_broken_json_is_reported_with_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.jsonl"
+    path.write_text('{"text": "a"}\n\n{"text": "b"\n')
+    with pytest.raises(ValueError, match=r"broken\.jsonl:3: broken JSON, .*in '{\"text\": \"b\"'"):
+        LocalFiles(str(path)).load()
+
+
+def test_formats_are_not_mixed(tmp_path: Path) -> None:
+    paths = [str(write(tmp_path / "a.jsonl")), str(write(tmp_path / "a.csv"))]
+    with pytest.raises(ValueError, match=r"several formats: .*a\.jsonl \(jsonl\), .*a\.csv \(csv\)"):
+        LocalFiles(paths).load()
+
+
+def test_files_whose_columns_differ_are_refused(tmp_path: Path) -> None:
+    first = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
+    second = write_lines(tmp_path / "b.jsonl", [{"query": "a", "document": "b"}])
+    with pytest.raises(ValueError, match=r"(?s)Cannot read .*same columns"):
+        LocalFiles([str(first), str(second)]).load()
+
+
+def test_an_empty_text_names_file_and_row(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{"text": "a"}, {"text": ""}])
+    with pytest.raises(ValueError, match=r"a\.jsonl, row 1 .*holds ''"):
+        LocalFiles(str(path)).load()
+
+
+def test_a_changed_file_is_read_again_and_an_unchanged_one_keeps_its_fingerprint(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
+    code = f"from lightning_jv5.data import files; print(files.LocalFiles({str(path)!r}).load()._fingerprint)"
+    prints = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert prints[0] == prints[1]
+    write_lines(path, [{"text": "b"}])
+    os.utime(path, ns=(1, 1))
+    changed = LocalFiles(str(path)).load()
+    assert changed["text"][:] == ["b"]
+    assert changed._fingerprint != prints[0].strip()
