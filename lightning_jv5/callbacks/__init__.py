@@ -1,1 +1,14 @@
 """Callbacks: each does one job and survives a resume."""
+
+from lightning_jv5.callbacks.comparison import TeacherStudentTable as TeacherStudentTable
+from lightning_jv5.callbacks.embedding_writer import EmbeddingWriter as EmbeddingWriter
+from lightning_jv5.callbacks.embedding_writer import read_embeddings as read_embeddings
+from lightning_jv5.callbacks.ranked_examples import RankedExamples as RankedExamples
+from lightning_jv5.callbacks.report import log_figure as log_figure
+from lightning_jv5.callbacks.report import log_text as log_text
+from lightning_jv5.callbacks.report import run_folder as run_folder
+from lightning_jv5.callbacks.report import write_json as write_json
+from lightning_jv5.callbacks.throughput import Throughput as Throughput
+from lightning_jv5.callbacks.view_evaluation import BinaryQuantization as BinaryQuantization
+from lightning_jv5.callbacks.view_evaluation import MatryoshkaEvaluation as MatryoshkaEvaluation
+from lightning_jv5.callbacks.view_evaluation import ViewEvaluation as ViewEvaluation

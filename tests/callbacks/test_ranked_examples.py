@@ -1,0 +1,49 @@
+import json
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_jv5.callbacks import RankedExamples
+from lightning_jv5.callbacks.ranked_examples import examples_table
+from tests.callbacks.tiny_run import DOCUMENTS, QUERIES, tiny_datamodule, tiny_module, tiny_trainer
+
+
+def test_examples_are_what_ranks_first(tmp_path: Path) -> None:
+    module = tiny_module(tmp_path, teacher=False)
+    logger = TensorBoardLogger(tmp_path, name="log")
+    trainer = tiny_trainer(tmp_path, [RankedExamples(count=2, top=3)], logger=logger)
+    trainer.validate(module, datamodule=tiny_datamodule(), verbose=False)
+    shown = json.loads((tmp_path / "texts" / "val.small.examples.step-0.json").read_text())
+    scores = module.encode(QUERIES, "query") @ module.encode(DOCUMENTS, "document").T
+    assert [example["query"] for example in shown] == QUERIES[:2]
+    for example, row in zip(shown, scores, strict=False):
+        assert [document["text"] for document in example["documents"]] == [
+            DOCUMENTS[best] for best in row.topk(3).indices
+        ]
+        assert [document["score"] for document in example["documents"]] == pytest.approx(row.topk(3).values.tolist())
+    events = EventAccumulator(logger.log_dir)
+    events.Reload()
+    [panel] = events.Tensors("val/small/examples/text_summary")
+    markdown = (tmp_path / "texts" / "val.small.examples.step-0.md").read_text()
+    assert panel.tensor_proto.string_val[0].decode() == markdown.rstrip("\n")
+
+
+def test_texts_cannot_break_the_table() -> None:
+    document = {"text": "a | b\n<b>*c*</b> " + 200 * "x", "score": 0.5, "grade": None, "relevant": False}
+    lines = examples_table([{"query": "", "documents": [document, document]}]).splitlines()
+    assert lines[2].startswith(r"| **(empty)** | 1 |  | 0.500 | a \| b &lt;b&gt;\*c\*&lt;/b&gt; xxx")
+    assert lines[2].endswith("x… |")
+    assert lines[3].startswith("|  | 2 |")
+
+
+def test_a_count_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Got count 0 and top 3; need at least 1"):
+        RankedExamples(count=0)
+
+
+def test_a_pass_that_is_cut_short_shows_nothing(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, [RankedExamples()], limit_val_batches=1)
+    trainer.validate(tiny_module(tmp_path, teacher=False), datamodule=tiny_datamodule(), verbose=False)
+    assert not (tmp_path / "texts").exists()
