@@ -12,7 +12,7 @@ from lightning_jv5.data.rows import TRAINING_ROLES, EvaluationRows, TrainingRows
 from lightning_jv5.data.source import Source
 from lightning_jv5.data.teacher_vectors import add_teacher_vectors
 from lightning_jv5.data.tokenized import tokenize_columns
-from lightning_jv5.module import EmbeddingModule, trained_batches
+from lightning_jv5.module import EmbeddingModule
 from lightning_jv5.rebuildable import Rebuildable
 from lightning_jv5.tasks import EvaluationTask
 
@@ -67,7 +67,6 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
         self.teacher_vectors = teacher_vectors
         self.num_workers, self.seed = num_workers, seed
         self._training_rows: TrainingRows | None = None
-        self._position = 0
 
     @property
     def _running(self) -> Trainer:
@@ -145,7 +144,7 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
     # Loaders
 
     def train_dataloader(self) -> DataLoader[TextBatch]:
-        """Return the training batches from the position that a checkpoint left off at."""
+        """Return the training batches that come after those that the module has been trained on."""
         rows = self._training_rows
         assert rows is not None
         order = BatchOrder(
@@ -154,9 +153,9 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
             seed=self.seed,
             rank=self._running.global_rank,
             ranks=self._running.world_size,
-            position=self._position,
+            position=lambda: self._module.trained_batches,
         )
-        return self._loader(rows, batch_sampler=order)
+        return self._loader(rows, loader=_ResumableLoader, batch_sampler=order)
 
     def val_dataloader(self) -> list[DataLoader[EvaluationBatch]]:
         """Return one loader for each part of each task: queries, then documents."""
@@ -202,8 +201,8 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
         data = EvaluationRows(texts, rows, tokenization, role=role, task=task)
         return self._loader(data, batch_size=self.evaluation_batch_size)
 
-    def _loader(self, data: Any, **batches: Any) -> DataLoader[Any]:
-        return DataLoader(
+    def _loader(self, data: Any, loader: type[DataLoader[Any]] = DataLoader, **batches: Any) -> DataLoader[Any]:
+        return loader(
             data,
             collate_fn=_as_is,  # the rows come as a batch already
             num_workers=self.num_workers,
@@ -212,15 +211,15 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
             **batches,
         )
 
-    # Resuming
+
+class _ResumableLoader(DataLoader[TextBatch]):
+    """Tells Lightning that a resumed run goes on where it stopped. There is no state: the order asks the module."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many batches have been trained on: what was prefetched beyond them does not count."""
-        return {"position": trained_batches(self._running)}
+        return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after the batches that have been trained on."""
-        self._position = int(state_dict["position"])
+        pass
 
 
 def _as_is(batch: Any) -> Any:

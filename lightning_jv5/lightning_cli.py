@@ -65,6 +65,8 @@ class OneLineParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong in one line and exit with status 2."""
+        if not self.exit_on_error:  # the parser of a nested class: whoever asked it may try another type
+            super().error(message, ex)
         fail(explain(message, ex, self.words, self.configs))
 
 
@@ -185,7 +187,7 @@ class SaveRunConfig(SaveConfigCallback):
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / ("config.yaml" if stage == "fit" else f"config.{stage}.yaml")
-        text = self.parser.dump(self.config, skip_none=False)
+        text = self.parser.dump(self.config, skip_unset=False)
         if file.exists() and file.read_text() != text:
             earlier = len(list(folder.glob(f"{file.stem}.[0-9]*.yaml")))
             file.rename(folder / f"{file.stem}.{earlier}.yaml")

@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -20,7 +21,7 @@ from lightning_jv5.parameter_groups import parameter_groups
 from lightning_jv5.rebuildable import Rebuildable, constructor_arguments, describe, rebuild
 from lightning_jv5.schedules import StepSchedule
 from lightning_jv5.tasks import EmbeddedTexts, Evaluation, View
-from lightning_jv5.tasks.trainer import begin_evaluation
+from lightning_jv5.tasks.trainer import begin_evaluation, check_monitored_scores
 
 CHECKPOINT_FORMAT = 1
 
@@ -69,7 +70,8 @@ class EmbeddingModule(Rebuildable, LightningModule):
         self.scheduler = scheduler
         self.learning_rates = learning_rates
         self.seed = seed
-        self._lr = lr
+        self._lr = self._configured_lr = lr
+        self._resumed_batches = 0
         self._last_batch: TextBatch | None = None
         self._evaluation: Evaluation | None = None
         if compile:
@@ -122,20 +124,32 @@ class EmbeddingModule(Rebuildable, LightningModule):
 
     # Training
 
-    def on_fit_start(self) -> None:
-        """Refuse weights that cannot learn, and put the backbone in train mode, which ``from_pretrained`` left."""
+    @property
+    def trained_batches(self) -> int:
+        """How many batches the run has trained on, over all epochs and resumptions; the place in the data's order."""
+        return max(self._resumed_batches, trained_batches(self.trainer))  # the trainer restores its count rather late
+
+    def setup(self, stage: str) -> None:
+        """Refuse runs that cannot end well, and put the backbone in train mode, which ``from_pretrained`` left."""
+        if stage != "fit":
+            return
         if self.trainer.precision in {"bf16-true", "16-true"}:
             raise ValueError(
                 f"Got precision {self.trainer.precision!r}: in half precision 70% of the weights never move under "
                 "AdamW at 2e-5. Use trainer.precision=bf16-mixed, which keeps float32 weights and computes in bfloat16."
             )
+        check_monitored_scores(self.trainer)
+        self._resumed_batches = 0
         self.train()
-        if self.teacher is not None:
-            self.teacher.to(self.device)
+
+    def on_fit_start(self) -> None:
+        """Make optimizer and schedule anew where a callback, such as ``LearningRateFinder``, has set :attr:`lr`."""
+        if self.lr != self._configured_lr:
+            self.trainer.strategy.setup_optimizers(self.trainer)
 
     def on_train_batch_start(self, batch: TextBatch, batch_idx: int) -> None:
         """Seed the step: Lightning restores no random state, and a resumed run should drop out the same units."""
-        torch.manual_seed(hash((self.seed, trained_batches(self.trainer), self.global_rank)) & 0x7FFF_FFFF_FFFF_FFFF)
+        torch.manual_seed(hash((self.seed, self.trained_batches, self.global_rank)) & 0x7FFF_FFFF_FFFF_FFFF)
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         """Return the objective of one batch."""
@@ -191,16 +205,10 @@ class EmbeddingModule(Rebuildable, LightningModule):
     @lr.setter
     def lr(self, value: float) -> None:
         self._lr = value
-        # LearningRateFinder sets this when the schedule is there already, and a schedule scales its own base rates.
-        for config in self._trainer.lr_scheduler_configs if self._trainer is not None else []:
-            scheduler: Any = config.scheduler
-            scheduler.base_lrs = [
-                base if "/" in group.get("name", "") else value
-                for base, group in zip(scheduler.base_lrs, scheduler.optimizer.param_groups, strict=True)
-            ]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer and the schedule, which steps with the optimizer."""
+        self._configured_lr = self.lr
         groups = parameter_groups(self.named_parameters(), self.learning_rates)
         if self.lr is not None:
             groups = [{"lr": self.lr, **group} for group in groups]
@@ -258,8 +266,15 @@ class EmbeddingModule(Rebuildable, LightningModule):
         for score in self._evaluation.compute():
             for measure, value in score.values.items():
                 main = measure == self._evaluation.tasks[score.task].main_metric
-                # The metric has merged the ranks; one value stands for the whole corpus
-                self.log(f"{prefix}/{score.task}/{measure}", value, prog_bar=main, batch_size=1)
+                # The metric has merged the ranks: the largest of equal values is the value, where a mean may round
+                self.log(
+                    f"{prefix}/{score.task}/{measure}",
+                    value,
+                    prog_bar=main,
+                    batch_size=1,
+                    sync_dist=True,
+                    reduce_fx="max",
+                )
         self._evaluation = None
 
     # Checkpoints
@@ -272,11 +287,22 @@ class EmbeddingModule(Rebuildable, LightningModule):
                 arguments[name] = describe(value)
             except TypeError:  # an optimizer factory, a downstream part: to be passed to load_from_checkpoint
                 continue
-        checkpoint["lightning_jv5"] = {"format": CHECKPOINT_FORMAT, "arguments": arguments}
+        checkpoint["lightning_jv5"] = {
+            "format": CHECKPOINT_FORMAT,
+            "arguments": arguments,
+            "trained_batches": self.trained_batches,  # what was prefetched beyond them does not count
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of an unknown format."""
-        _description(checkpoint, "the checkpoint")
+        """Refuse a checkpoint of an unknown format; in ``fit``, go on after the batches that have been trained on."""
+        description = _description(checkpoint, "The checkpoint")
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            if "trained_batches" not in description:
+                raise ValueError(
+                    "The checkpoint does not say how many batches it was trained on, so the order of the rows cannot "
+                    "be resumed. Start a new run from its weights: EmbeddingModule.load_from_checkpoint."
+                )
+            self._resumed_batches = int(description["trained_batches"])
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -308,7 +334,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
 
 
 def trained_batches(trainer: Trainer) -> int:
-    """Return how many batches this run has trained on, over all epochs and resumptions."""
+    """Return how many batches the trainer has trained on, over all epochs."""
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress.total
     return int(progress.processed)
 

@@ -32,11 +32,12 @@ class Rebuildable:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
-            cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = _remembering(cls.__init__, inherited=super(cls, cls).__init__)  # type: ignore[method-assign]
 
 
-def _remembering(init: _Init) -> _Init:
+def _remembering(init: _Init, inherited: Callable[..., None]) -> _Init:
     signature = inspect.signature(init)
+    inherited_names = list(inspect.signature(inherited).parameters)[1:]  # what ``*args`` is passed on to
 
     @functools.wraps(init)
     def remembering_init(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -48,6 +49,8 @@ def _remembering(init: _Init) -> _Init:
             else:
                 arguments = dict(list(bound.arguments.items())[1:])
                 for name, parameter in signature.parameters.items():
+                    if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                        arguments.update(zip(inherited_names, arguments.pop(name, ()), strict=False))
                     if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                         arguments.update(arguments.pop(name, {}))
                 self.__dict__["_constructor_arguments"] = arguments

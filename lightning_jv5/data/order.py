@@ -1,13 +1,16 @@
 """Which rows a step trains on: a function of (seed, position) alone, so that resuming is setting the position."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
 
 
 class BatchOrder(Sampler[list[int]]):
-    """Batches of row numbers: every epoch a new permutation, and each rank its own slice of the global batch.
+    """Batches of row numbers: permutation after permutation, and each rank its own slice of the global batch.
+
+    Iterating gives the next ``len(self)`` batches from the position on, wherever in a permutation that is: where
+    Lightning trains on a part of them (``limit_train_batches``), the next epoch goes on with the others.
 
     Args:
         rows: Number of rows in the data set.
@@ -15,17 +18,26 @@ class BatchOrder(Sampler[list[int]]):
         seed: Seed of the permutations.
         rank: This process's rank.
         ranks: Number of processes; must divide ``batch_size``.
-        position: Batch to start at, counted over all epochs; batches before it have been trained on.
+        position: Tells how many batches have been trained on so far; asked whenever an iteration begins.
 
     Raises:
         ValueError: If the batch is larger than the set, or the ranks do not divide it.
 
     >>> list(BatchOrder(4, 2, seed=0))
     [[0, 2], [3, 1]]
+    >>> list(BatchOrder(4, 2, seed=0, position=lambda: 1))
+    [[3, 1], [2, 0]]
     """
 
     def __init__(
-        self, rows: int, batch_size: int, *, seed: int, rank: int = 0, ranks: int = 1, position: int = 0
+        self,
+        rows: int,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+        position: Callable[[], int] = lambda: 0,
     ) -> None:
         if batch_size < 1 or batch_size > rows:
             raise ValueError(
@@ -39,23 +51,19 @@ class BatchOrder(Sampler[list[int]]):
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
         self.rank, self.ranks = rank, ranks
         self.position = position
-        self.epoch = 0
-        self.sampler = self  # where Lightning looks for set_epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next iteration is; Lightning does."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, also where this one starts in the middle: Lightning counts from its beginning."""
+        """Batches of a whole permutation; the rows that do not fill a batch are left out, others in each."""
         return self.rows // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the batches of the epoch, or what is left of it where ``position`` lies in its middle."""
-        # Loader processes ask for the first batches before Lightning has called set_epoch
-        epoch = max(self.epoch, self.position // len(self))
-        permutation = self._permutation(epoch)
-        for step in range(max(0, self.position - epoch * len(self)), len(self)):
+        """Yield as many batches as a permutation has, from the position on."""
+        first = self.position()
+        permutation: Sequence[int] = []
+        for position in range(first, first + len(self)):
+            epoch, step = divmod(position, len(self))
+            if position == first or step == 0:
+                permutation = self._permutation(epoch)
             yield self._slice(permutation, step)
 
     def _permutation(self, epoch: int) -> Sequence[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -86,8 +87,10 @@ class EmbeddingDistillation(Loss):
                 f"Got a batch of {batch.dataset!r} without teacher embeddings for {role}; give the module a teacher, "
                 f"or the data set a column {role}_teacher."
             )
-        if self.projection is not None:
-            student = self.projection(student)
-        if self.teacher_projection is not None:
-            teacher = self.teacher_projection(teacher)[..., : student.shape[-1]]
-        return embedding_distillation(student, teacher)
+        with torch.autocast(student.device.type, enabled=False):  # or the projections would round to bfloat16
+            student, teacher = student.float(), teacher.float()
+            if self.projection is not None:
+                student = self.projection(student)
+            if self.teacher_projection is not None:
+                teacher = self.teacher_projection(teacher)[..., : student.shape[-1]]
+            return embedding_distillation(student, teacher)

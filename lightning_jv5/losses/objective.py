@@ -10,6 +10,9 @@ from lightning_jv5.losses.batch import EmbeddingBatch
 from lightning_jv5.losses.loss import Loss, TermValue, weighted_sum
 from lightning_jv5.rebuildable import Rebuildable
 
+# Names of what the module itself logs while it trains
+_TAKEN = {"loss": "the weighted sum", "grad_norm": "the gradient's norm", "lr": "the learning rate"}
+
 
 @dataclass
 class Term(Rebuildable):
@@ -46,8 +49,10 @@ class Objective(Loss):
                     f"Got the term name {name!r}; it becomes the log key 'train/{name}', "
                     "so use letters, digits, '_' and '-' only."
                 )
-            if name == "loss":
-                raise ValueError("Got a term named 'loss', but 'train/loss' is the weighted sum; choose another name.")
+            if name in _TAKEN:
+                raise ValueError(
+                    f"Got a term named {name!r}, but 'train/{name}' is {_TAKEN[name]}; choose another name."
+                )
             if not math.isfinite(term.weight):
                 raise ValueError(f"Got weight {term.weight} for the term {name!r}; it must be a finite number.")
         self.weights: Mapping[str, float] = {name: term.weight for name, term in terms.items()}

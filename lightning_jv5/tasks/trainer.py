@@ -43,3 +43,27 @@ def begin_evaluation(trainer: Trainer, views: Sequence[View], device: Any = None
 def is_cut_short(loaders: Sequence[Any], limits: Sequence[float]) -> bool:
     """Return whether a limit is below the number of batches of its loader."""
     return any(limit < len(loader) for loader, limit in zip(loaders, limits, strict=True))
+
+
+def check_monitored_scores(trainer: Trainer) -> None:
+    """Refuse a limit on validation batches where a callback monitors a score that then would never be logged.
+
+    Raises:
+        ValueError: If there is such a callback.
+    """
+    running: Any = trainer
+    tasks = evaluation_tasks(trainer)
+    if not tasks or running.fast_dev_run:  # which turns off the callbacks, too
+        return
+    loaders, limit = running.datamodule.val_dataloader(), running.limit_val_batches
+    limits = [limit if isinstance(limit, int) else int(limit * len(loader)) for loader in loaders]
+    if not is_cut_short(loaders, limits):
+        return
+    for callback in running.callbacks:
+        monitor = getattr(callback, "monitor", None) or ""
+        if any(monitor.startswith(f"val/{task}/") for task in tasks):
+            raise ValueError(
+                f"{type(callback).__name__} monitors {monitor!r}, but trainer.limit_val_batches={limit} lets the task "
+                "see a part of its texts, and such a score is not logged. Remove the limit, and set the task's "
+                "max_documents for a cheaper evaluation."
+            )

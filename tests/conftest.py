@@ -1,0 +1,6 @@
+import os
+import tempfile
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are five times slower on many threads
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["LIGHTNING_JV5_CACHE"] = tempfile.mkdtemp(prefix="lightning_jv5-tests-")  # never the user's own

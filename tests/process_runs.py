@@ -1,0 +1,116 @@
+"""Training runs in processes of their own, that may be killed, or be several ranks of one run."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_jv5 import EmbeddingDataModule
+from lightning_jv5.schedules import WarmupCosine
+from tests.tiny_data import TinyVectors, quiet_trainer, sgd, tiny_data, tiny_module
+
+
+class RenamedData(EmbeddingDataModule):
+    """A data module under another name than the one that a checkpoint was written with."""
+
+
+class Diary(Callback):
+    """Write each batch's loss and rows to a file, which survives a kill."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        entry = {
+            "batch": pl_module.trained_batches,
+            "loss": float(trainer.callback_metrics["train/loss"]),
+            "tokens": batch.texts["query"].token_ids.tolist(),
+        }
+        with self.file.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+class Killer(Callback):
+    """Kill the process before a batch; nothing is tidied up."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if pl_module.trained_batches == self.batch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_process(target: Callable[..., None], *arguments: Any, environment: dict[str, str] | None = None) -> Any:
+    """Start ``target`` in a process forked from a clean one that has imported everything."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=_with_environment, args=(environment or {}, target, *arguments))
+    process.start()
+    return process
+
+
+def _with_environment(environment: dict[str, str], target: Callable[..., None], *arguments: Any) -> None:
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    target(*arguments)
+
+
+def resumable_run(
+    folder: Path,
+    *,
+    kill_before: int | None = None,
+    resume: bool = False,
+    workers: int = 0,
+    accumulate: int = 1,
+    renamed: bool = False,
+    limit: float = 1.0,
+) -> None:
+    """Two epochs of five batches, with dropout, a schedule, and a checkpoint after every step."""
+    checkpoints = ModelCheckpoint(folder / "checkpoints", every_n_train_steps=1, save_last=True, save_top_k=1)
+    callbacks: list[Callback] = [Diary(folder / "diary.jsonl"), checkpoints]
+    if kill_before is not None:
+        callbacks.append(Killer(kill_before))
+    module = tiny_module(folder, dropout=0.2, scheduler=WarmupCosine, seed=5)
+    data = tiny_data(train=TinyVectors(20), num_workers=workers, val={})
+    if renamed:
+        data = RenamedData(TinyVectors(20), batch_size=4, num_workers=workers)
+    trainer = quiet_trainer(
+        folder,
+        max_epochs=2,
+        callbacks=callbacks,
+        enable_checkpointing=True,
+        accumulate_grad_batches=accumulate,
+        limit_train_batches=limit,
+    )
+    trainer.fit(module, data, ckpt_path=folder / "checkpoints" / "last.ckpt" if resume else None)
+    torch.save(module.state_dict(), folder / "weights.pt")
+
+
+def distributed_run(folder: Path, sampler: bool = False) -> None:
+    """Three steps and a validation, on as many ranks as the environment says."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = os.environ.get("RANK", "0")
+    distributed = {"strategy": "ddp", "devices": ranks} if ranks > 1 else {}
+    module = tiny_module(folder, optimizer=sgd, lr=None)
+    trainer = quiet_trainer(
+        folder,
+        max_steps=3,
+        use_distributed_sampler=sampler,
+        callbacks=[Diary(folder / f"diary{rank}of{ranks}.jsonl")],
+        **distributed,
+    )
+    try:
+        trainer.fit(module, tiny_data())
+    except ValueError as error:
+        (folder / f"error{rank}of{ranks}.txt").write_text(str(error))
+        return
+    scores = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    torch.save({"weights": module.state_dict(), "scores": scores}, folder / f"result{rank}of{ranks}.pt")
