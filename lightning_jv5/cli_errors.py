@@ -60,31 +60,45 @@ def explain(message: str, error: BaseException | None, words: Sequence[str], con
     """
     if error is not None and isinstance(error.__cause__, yaml.YAMLError):
         return _broken_yaml(configs) or message
-    if refused := _NOT_ACCEPTED.search(message):
-        key = refused[1]
-        place = _find(key.split("."), words, configs)
-        return _unknown_key(place) if place else f"no such key: {key}. `--help` lists the keys."
-    found = _KEY.search(message)
-    key = found[1] if found else ""
-    place = _find(key.split("."), words, configs) if key else None
-    where = _where(place) if place else f"{key}: " if key else ""
-    if wrong_class := _wrong_class(message):
+    keys, leaf = _deepest(message)
+    if refused := _NOT_ACCEPTED.search(leaf):
+        keys = [*keys, *refused[1].split(".")]
+        place = _find(keys, words, configs)
+        return _unknown_key(place) if place else f"no such key: {refused[1]}. `--help` lists the keys."
+    place = _find(keys, words, configs) if keys else None
+    where = _where(place) if place else f"{'.'.join(keys)}: " if keys else ""
+    if wrong_class := _wrong_class(leaf):
         return f"{where}{wrong_class}"
-    wanted = _wanted(message)
-    if wanted:
-        given = place.value if place else _last_line(message).rpartition(": ")[2]
+    if wanted := _wanted(leaf):
+        given = place.value if place else leaf.rpartition(": ")[2]
         return f"{where}expected {wanted}, got {given!r}"
-    return f"{where}{_last_line(message)}"
+    return f"{where}{leaf}"
+
+
+def _deepest(message: str) -> tuple[list[str], str]:
+    """Return the keys on the way to the most indented complaint of a message, and the complaint.
+
+    jsonargparse tries every type that a value may have, and tells what each said, one inside the other: whoever got
+    furthest knows best.
+    """
+    lines = [line for line in message.splitlines() if line.strip() and not line.lstrip().startswith("Given value")]
+    if not lines:
+        return [], message
+    depths = [len(line) - len(line.lstrip(" -")) for line in lines]
+    deepest = max(depths)
+    leaves = dict.fromkeys(line.strip(" -") for line, depth in zip(lines, depths, strict=True) if depth == deepest)
+    keys: list[str] = []
+    depth = deepest
+    for line, above in reversed(list(zip(lines, depths, strict=True))[: depths.index(deepest) + 1]):
+        if (above < depth or above == deepest) and (key := _KEY.search(line)):
+            keys = [*key[1].split("."), *keys]
+        depth = min(depth, above)
+    return keys, "\n".join(leaves)
 
 
 def _where(place: Place) -> str:
     key = ".".join(place.path)
     return f"{place.origin}: " if place.origin.endswith(key) else f"{place.origin}: {key}: "
-
-
-def _last_line(message: str) -> str:
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    return lines[-1] if lines else message
 
 
 def _broken_yaml(configs: Sequence[Path]) -> str | None:
@@ -102,23 +116,20 @@ def _wrong_class(message: str) -> str | None:
     """Return what is wrong with a ``class_path``, if that is what the message is about."""
     if missing := _NO_ATTRIBUTE.search(message):
         module, name = missing.groups()
-        return f"{module} has no class {name}.{_did_you_mean(name, dir(importlib.import_module(module)))}"
+        return f"{module} has no {name}.{_did_you_mean(name, dir(importlib.import_module(module)))}"
     if missing := _NO_MODULE.search(message):
         return f"cannot import {missing[1]!r}; is it installed, or on the Python path?"
     if "Not a valid subclass of" in message or "does not correspond to a subclass of" in message:
-        reason = next(line.strip(" -") for line in message.splitlines() if "ubclass of" in line)
+        reason = next(line for line in message.splitlines() if "ubclass of" in line)
         return reason.removesuffix(".")
     return None
 
 
-def _wanted(message: str) -> str:
+def _wanted(complaints: str) -> str:
     """Return the types that were expected, in words."""
-    union = re.search(r"Subtypes: \[(.*)\]", message)
-    text = union[1] if union else ""
-    if not text and (single := re.search(r"Expected a ([^\n]+?)(?:\. Got value|$)", message, re.MULTILINE)):
-        text = single[1]
-    text = re.sub(r"<class '(?:[\w]+\.)*(\w+)'>", r"\1", text).replace("NoneType", "null").replace("typing.", "")
-    return re.sub(r", (?![^\[]*\])", " or ", text)
+    types = re.findall(r"Expected a (.+?)(?:\. Got value.*)?$", complaints, re.MULTILINE)
+    named = (re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", name).removeprefix("typing.") for name in types)
+    return " or ".join("null" if name == "NoneType" else name for name in named)
 
 
 def _unknown_key(place: Place) -> str:
@@ -146,13 +157,13 @@ def _did_you_mean(name: str, known: Sequence[str]) -> str:
 
 
 def _find(key: Sequence[str], words: Sequence[str], configs: Sequence[Path]) -> Place | None:
-    """Find a key, of which only the end may be known: the command line wins over files, later files over earlier."""
+    """Find a key, of which some parts may be unknown: the command line wins over files, later files over earlier."""
     wanted = tuple(part for part in key if part != "init_args")
     merged = _classes_of_files(configs)
     for word in reversed(words):
         flag, _, value = word.partition("=")
         parts = _without_init_args(flag.lstrip("-").split("."))
-        if flag.startswith("--") and _ends_with(parts, wanted):
+        if flag.startswith("--") and _fits(parts, wanted):
             return Place(parts, flag, value, _at(merged, parts))
     for config in reversed(configs):
         try:
@@ -160,14 +171,16 @@ def _find(key: Sequence[str], words: Sequence[str], configs: Sequence[Path]) -> 
         except yaml.YAMLError:
             continue
         for parts, line, value in _keys(root):
-            if _ends_with(parts, wanted):
+            if _fits(parts, wanted):
                 return Place(parts, f"{config}, line {line}", value, _at(merged, parts))
     return None
 
 
-def _ends_with(parts: Sequence[str], end: Sequence[str]) -> bool:
-    # `callbacks+` is how a YAML appends to `callbacks`
-    return tuple(part.rstrip("+") for part in parts[-len(end) :]) == tuple(part.rstrip("+") for part in end)
+def _fits(parts: Sequence[str], known: Sequence[str]) -> bool:
+    """Return whether a path ends with the last known key and has the others before it, in order."""
+    bare = [part.rstrip("+") for part in parts]  # `callbacks+` is how a YAML appends to `callbacks`
+    above = iter(bare[:-1])
+    return bare[-1] == known[-1].rstrip("+") and all(key.rstrip("+") in above for key in known[:-1])
 
 
 def _without_init_args(parts: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -129,14 +129,25 @@ class EmbeddingCLI(LightningCLI):
         config = self.config[self.command]
         name = config.name or (self.configs[0].stem if self.configs else "default")
         self.run: Run = choose_run(Path(config.runs), name, config.get("ckpt_path"))
-        self.saved_config = config.clone()
-        self.saved_config.name = name
+        config.name = name
+        self.save_config_kwargs["unfilled"] = config.clone()
         _fill_in(config, RUN_PLACEHOLDER, str(self.run.folder))
         config.trainer.default_root_dir = str(self.run.folder)
         if "ckpt_path" in config:
             config.ckpt_path = None if self.run.checkpoint is None else str(self.run.checkpoint)
         if "weights_only" in config and config.weights_only is None:
             config.weights_only = True
+
+        if "verbose" in config:
+            config.verbose = False  # Lightning prints the scores of a task once for each of its loaders
+
+    def after_validate(self) -> None:
+        """Print the scores."""
+        print_scores(self.trainer)
+
+    def after_test(self) -> None:
+        """Print the scores."""
+        print_scores(self.trainer)
 
     def instantiate_trainer(self, **settings: Any) -> Trainer:
         """Add what a run keeps unless told otherwise: TensorBoard events, and the best and the last checkpoint."""
@@ -145,9 +156,11 @@ class EmbeddingCLI(LightningCLI):
             settings["logger"] = self._tensorboard()
         callbacks = config.callbacks or []
         callbacks = list(callbacks) if isinstance(callbacks, list) else [callbacks]
-        keeps_checkpoints = self.command == "fit" and config.enable_checkpointing is not False
+        keeps_checkpoints = (
+            self.command == "fit" and config.enable_checkpointing is not False and not config.fast_dev_run
+        )
         if keeps_checkpoints and not any(isinstance(callback, Checkpoint) for callback in callbacks):
-            callbacks.append(best_and_last(self.datamodule))
+            callbacks += best_and_last(self.datamodule)
         for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.run.folder / CHECKPOINTS)
@@ -159,35 +172,50 @@ class EmbeddingCLI(LightningCLI):
         if self.run.resumed and self.run.checkpoint is not None:
             # What an interrupted run logged beyond its last checkpoint is logged again: hide the first version
             checkpoint = torch.load(self.run.checkpoint, map_location="cpu", weights_only=True, mmap=True)
-            purge_step = int(checkpoint["global_step"]) + 1
+            purge_step = int(checkpoint["global_step"])
         return TensorBoardLogger(
             str(self.run.folder), name="", version="", default_hp_metric=False, purge_step=purge_step
         )
 
 
-def best_and_last(datamodule: EmbeddingDataModule) -> ModelCheckpoint:
+def best_and_last(datamodule: EmbeddingDataModule) -> list[Callback]:
     """Return the checkpoints of a run that configures none: the best by the first task's main metric, and the last."""
     monitors = [f"val/{name}/{task.main_metric}" for name, task in datamodule.val.items()]
-    return ModelCheckpoint(
-        filename="best" if monitors else "step={step}",
-        auto_insert_metric_name=False,
-        monitor=monitors[0] if monitors else None,
-        mode="max",
-        save_last=True,
-        save_on_exception=True,
-        enable_version_counter=False,
-    )
+    best = [
+        ModelCheckpoint(filename="best", monitor=monitor, mode="max", enable_version_counter=False)
+        for monitor in monitors[:1]
+    ]
+    # Not save_last=True of the other: that copies a file whenever one is saved, which is when the score got better
+    last = ModelCheckpoint(filename="last", save_on_exception=True, enable_version_counter=False)
+    return [*best, last]
+
+
+def print_scores(trainer: Trainer) -> None:
+    """Print what was measured, a line each; on rank 0 only."""
+    if trainer.is_global_zero:
+        scores = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        width = max(map(len, scores), default=0)
+        print("\n".join(f"{name:<{width}}  {value:.4f}" for name, value in scores.items()))
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Write the resolved config into the run folder; that of an interrupted run is kept beside it if it differs."""
+    """Write the resolved config into the run folder; that of an interrupted run is kept beside it if it differs.
+
+    Args:
+        unfilled: The config as it was before the run's own folder was filled in, so that it can start other runs.
+        settings: As for Lightning's callback.
+    """
+
+    def __init__(self, *settings: Any, unfilled: Any, **more_settings: Any) -> None:
+        super().__init__(*settings, **more_settings)
+        self.unfilled = unfilled
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write ``config.yaml``; on rank 0 only."""
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / ("config.yaml" if stage == "fit" else f"config.{stage}.yaml")
-        text = self.parser.dump(self.config, skip_unset=False)
+        text = self.parser.dump(self.unfilled, skip_unset=False)
         if file.exists() and file.read_text() != text:
             earlier = len(list(folder.glob(f"{file.stem}.[0-9]*.yaml")))
             file.rename(folder / f"{file.stem}.{earlier}.yaml")

@@ -139,7 +139,7 @@ def test_configs_merge_from_left_to_right_and_overlays_append_callbacks(
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("  student:", "  studnt:", "wrong.yaml, line 3: no key studnt in model; did you mean student?"),
+        ("  student:", "  studnt:", "no key studnt in model; did you mean student?"),
         ("pooling: mean", "poling: mean", "no key poling in model.student; did you mean pooling?"),
         ("trainer:", "trainr:", "no key trainr; did you mean trainer?"),
         ("max_epochs: 1", "max_epoch: 1", "no key max_epoch in trainer; did you mean max_epochs?"),
@@ -147,7 +147,7 @@ def test_configs_merge_from_left_to_right_and_overlays_append_callbacks(
         ("batch_size: 2", "batch_size: two", "data.batch_size: expected int, got 'two'"),
         ("paths:", "pahts:", "no key pahts in data.train; did you mean paths?"),
         (".EmbeddingDistillation", ".EmbedingDistillation", "Did you mean EmbeddingDistillation?"),
-        ("torch.optim.AdamW", "torch.optm.AdamW", "cannot import 'torch.optm'"),
+        ("torch.optim.AdamW", "torch.optm.AdamW", "torch has no optm. Did you mean optim?"),
         ("seed_everything: 0", "seed_everything: [", "this is not YAML"),
     ],
 )

@@ -31,18 +31,13 @@ def begin_evaluation(trainer: Trainer, views: Sequence[View], device: Any = None
         return None
     loaders: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
     limits = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
-    if is_cut_short(loaders, limits):
-        rank_zero_info(
-            "The evaluation tasks see a part of their texts and are not scored; for a cheaper evaluation set the "
-            "task's max_documents rather than a limit on batches."
-        )
-        return None
-    return Evaluation(tasks, views, device)
+    return None if is_cut_short(trainer, loaders, limits) else Evaluation(tasks, views, device)
 
 
-def is_cut_short(loaders: Sequence[Any], limits: Sequence[float]) -> bool:
-    """Return whether a limit is below the number of batches of its loader."""
-    return any(limit < len(loader) for loader, limit in zip(loaders, limits, strict=True))
+def is_cut_short(trainer: Trainer, loaders: Sequence[Any], limits: Sequence[float]) -> bool:
+    """Return whether a limit is below the number of batches of its loader, on any rank: all decide alike."""
+    here = any(limit < len(loader) for loader, limit in zip(loaders, limits, strict=True))
+    return bool(trainer.strategy.reduce_boolean_decision(here, all=False))
 
 
 def check_monitored_scores(trainer: Trainer) -> None:
@@ -57,8 +52,12 @@ def check_monitored_scores(trainer: Trainer) -> None:
         return
     loaders, limit = running.datamodule.val_dataloader(), running.limit_val_batches
     limits = [limit if isinstance(limit, int) else int(limit * len(loader)) for loader in loaders]
-    if not is_cut_short(loaders, limits):
+    if not is_cut_short(trainer, loaders, limits):
         return
+    rank_zero_info(
+        f"trainer.limit_val_batches={limit} lets the evaluation tasks see a part of their texts, so they are not "
+        "scored; for a cheaper evaluation set the task's max_documents."
+    )
     for callback in running.callbacks:
         monitor = getattr(callback, "monitor", None) or ""
         if any(monitor.startswith(f"val/{task}/") for task in tasks):
