@@ -1,7 +1,7 @@
 """EmbeddingDataModule: what is trained on, what is evaluated, and what is encoded for its own sake."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
@@ -15,6 +15,9 @@ from lightning_jv5.data.tokenized import tokenize_columns
 from lightning_jv5.module import EmbeddingModule
 from lightning_jv5.rebuildable import Rebuildable
 from lightning_jv5.tasks import EvaluationTask
+
+if TYPE_CHECKING:
+    import datasets
 
 
 class EmbeddingDataModule(Rebuildable, LightningDataModule):
@@ -78,6 +81,10 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
     def _module(self) -> EmbeddingModule:
         return cast(EmbeddingModule, self._running.lightning_module)
 
+    @property
+    def _origin(self) -> str:
+        return type(self.train).__name__
+
     def tasks(self, stage: str) -> Mapping[str, EvaluationTask]:
         """Return the evaluation tasks of ``fit``, ``validate`` or ``test``."""
         return self.test if stage == "test" else self.val
@@ -99,47 +106,50 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
                 "ranks. Set it to False; batches are divided among the processes here."
             )
         if stage == "fit" and self._training_rows is None:
-            self._training_rows = self._load_training_rows()
+            rows = self._rows_with_teacher_vectors()
+            for first in (True, False):  # the first process of each machine fills the cache that its others read
+                if (trainer.local_rank == 0) is first:
+                    self._training_rows = TrainingRows(self._tokenized(rows))
+                trainer.strategy.barrier()
         for task in self.tasks(stage).values():
             task.prepare()
 
-    def _load_training_rows(self) -> TrainingRows:
+    def _rows_with_teacher_vectors(self) -> "datasets.Dataset":
         if self.train is None:
             raise ValueError("Got no training data; set data.train to a source, such as lightning_jv5.data.LocalFiles.")
         trainer, module = self._running, self._module
-        origin = type(self.train).__name__
         rows = self.train.load()
         if "query" not in rows.column_names and "text" in rows.column_names:
             rows = rows.rename_column("text", "query")
-        columns = {role: role for role in TRAINING_ROLES if role in rows.column_names}
-        if "query" not in columns:
+        if "query" not in rows.column_names:
             raise ValueError(
-                f"{origin} has the columns {', '.join(rows.column_names)}; training needs 'query' and 'document'. "
-                "Say which is which with the source's columns."
+                f"{self._origin} has the columns {', '.join(rows.column_names)}; training needs 'query' and "
+                "'document'. Say which is which with the source's columns."
             )
-        without_vectors = {
-            column: role for column, role in columns.items() if f"{column}_teacher" not in rows.column_names
-        }
-        online = {}
-        if module.teacher is not None and without_vectors:
-            if self.teacher_vectors == "precompute":
-                module.teacher.to(trainer.strategy.root_device)
-                rows = add_teacher_vectors(
-                    rows,
-                    module.teacher,
-                    columns=without_vectors,
-                    origin=origin,
-                    rank=trainer.global_rank,
-                    ranks=trainer.world_size,
-                    barrier=trainer.strategy.barrier,
-                )
-            else:
-                online = {"teacher": module.teacher.tokenization}
-        student = {"student": module.student.tokenization}
-        rows = tokenize_columns(rows, tokenizations=student, columns=columns, origin=origin)
-        if online:
-            rows = tokenize_columns(rows, tokenizations=online, columns=without_vectors, origin=origin)
-        return TrainingRows(rows)
+        missing = _without_vectors(rows)
+        if module.teacher is None or not missing or self.teacher_vectors == "online":
+            return rows
+        module.teacher.to(trainer.strategy.root_device)
+        return add_teacher_vectors(
+            rows,
+            module.teacher,
+            columns={role: role for role in missing},
+            origin=self._origin,
+            rank=trainer.global_rank,
+            ranks=trainer.world_size,
+            barrier=trainer.strategy.barrier,
+        )
+
+    def _tokenized(self, rows: "datasets.Dataset") -> "datasets.Dataset":
+        """Add the student's token ids, and the teacher's for texts whose vectors are still to be computed."""
+        models = {"student": [role for role in TRAINING_ROLES if role in rows.column_names]}
+        if self._module.teacher is not None:
+            models["teacher"] = _without_vectors(rows)
+        for model, roles in models.items():
+            tokenization = {model: getattr(self._module, model).tokenization}
+            columns = {role: role for role in roles}
+            rows = tokenize_columns(rows, tokenizations=tokenization, columns=columns, origin=self._origin)
+        return rows
 
     # Loaders
 
@@ -210,6 +220,12 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
             pin_memory=self._running.strategy.root_device.type == "cuda",
             **batches,
         )
+
+
+def _without_vectors(rows: "datasets.Dataset") -> list[str]:
+    """Return the roles whose teacher vectors are not among the columns."""
+    columns = rows.column_names
+    return [role for role in TRAINING_ROLES if role in columns and f"{role}_teacher" not in columns]
 
 
 class _ResumableLoader(DataLoader[TextBatch]):

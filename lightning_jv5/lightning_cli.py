@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -141,6 +141,11 @@ class EmbeddingCLI(LightningCLI):
         if "verbose" in config:
             config.verbose = False  # Lightning prints the scores of a task once for each of its loaders
 
+    def after_fit(self) -> None:
+        """Say where everything is."""
+        if self.trainer.is_global_zero and not self.config[self.command].trainer.fast_dev_run:
+            print(f"This run: {self.run.folder}    To look at it: tensorboard --logdir {self.run.folder.parent}")
+
     def after_validate(self) -> None:
         """Print the scores."""
         print_scores(self.trainer)
@@ -161,6 +166,9 @@ class EmbeddingCLI(LightningCLI):
         )
         if keeps_checkpoints and not any(isinstance(callback, Checkpoint) for callback in callbacks):
             callbacks += best_and_last(self.datamodule)
+        if config.enable_progress_bar is not False and not any(isinstance(bar, ProgressBar) for bar in callbacks):
+            # As the bars of data preparation and the teacher; a rich one would redraw itself below the final table
+            callbacks.append(TQDMProgressBar())
         for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.run.folder / CHECKPOINTS)

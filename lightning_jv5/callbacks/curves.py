@@ -77,7 +77,7 @@ def draw_curves(panels: Mapping[str, Sequence[Curve]], *, title: str, metric: st
         axes.margins(y=0.1)
         axes.spines[["top", "right"]].set_visible(False)
         if labels and not beside:
-            axes.legend(fontsize="small")
+            axes.legend(fontsize="small", loc="lower right")  # curves rise
     if beside:
         figure.legend([handles[label] for label in labels], labels, fontsize="small", loc="outside right center")
     return figure

@@ -48,31 +48,34 @@ class RankedExamples(ViewEvaluation):
                 continue
             # On every rank: the metric merges what each has seen
             examples = find_examples(evaluation.metric(name, View()), self.count, self.top)
-            log_text(trainer, f"{prefix}/{name}/examples", examples_table(examples), examples)
+            log_text(trainer, f"{prefix}/{name}/examples", examples_list(examples), examples)
 
 
-def examples_table(examples: Sequence[dict[str, Any]]) -> str:
-    """Return examples as a Markdown table: a row per document, the hits marked.
+def examples_list(examples: Sequence[dict[str, Any]]) -> str:
+    """Return examples as Markdown: each query above a numbered list, the hits marked.
+
+    Not a table: TensorBoard squeezes short columns until their words break.
 
     Args:
         examples: As :meth:`~lightning_jv5.tasks.RetrievalTask.examples` returns them.
 
     >>> document = {"text": "Paris", "score": 0.75, "grade": 1, "relevant": True}
-    >>> print(examples_table([{"query": "capital of France", "documents": [document]}]))
-    | query | rank | hit | cosine | document |
-    |---|---:|:---:|---:|---|
-    | **capital of France** | 1 | ✓ | 0.750 | Paris |
+    >>> print(examples_list([{"query": "capital of France", "documents": [document]}]))
+    **capital of France**
+    <BLANKLINE>
+    1. ✓ 0.750 Paris
     """
-    lines = ["| query | rank | hit | cosine | document |", "|---|---:|:---:|---:|---|"]
+    blocks = []
     for example in examples:
+        lines = [f"**{_one_line(example['query'])}**", ""]
         for rank, document in enumerate(example["documents"], start=1):
-            query = f"**{_in_cell(example['query'])}**" if rank == 1 else ""
-            hit = "✓" if document["relevant"] else ""
-            lines.append(f"| {query} | {rank} | {hit} | {document['score']:.3f} | {_in_cell(document['text'])} |")
-    return "\n".join(lines)
+            hit = "✓ " if document["relevant"] else ""
+            lines.append(f"{rank}. {hit}{document['score']:.3f} {_one_line(document['text'])}")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
 
 
-def _in_cell(text: str) -> str:
+def _one_line(text: str) -> str:
     """Keep a text to one short line whose characters mean themselves."""
     line = " ".join(text.split())
     if len(line) > _MOST_CHARACTERS:

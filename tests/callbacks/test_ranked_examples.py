@@ -6,7 +6,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_jv5.callbacks import RankedExamples
-from lightning_jv5.callbacks.ranked_examples import examples_table
+from lightning_jv5.callbacks.ranked_examples import examples_list
 from tests.callbacks.tiny_run import DOCUMENTS, QUERIES, tiny_datamodule, tiny_module, tiny_trainer
 
 
@@ -30,12 +30,13 @@ def test_examples_are_what_ranks_first(tmp_path: Path) -> None:
     assert panel.tensor_proto.string_val[0].decode() == markdown.rstrip("\n")
 
 
-def test_texts_cannot_break_the_table() -> None:
+def test_texts_cannot_break_the_list() -> None:
     document = {"text": "a | b\n<b>*c*</b> " + 200 * "x", "score": 0.5, "grade": None, "relevant": False}
-    lines = examples_table([{"query": "", "documents": [document, document]}]).splitlines()
-    assert lines[2].startswith(r"| **(empty)** | 1 |  | 0.500 | a \| b &lt;b&gt;\*c\*&lt;/b&gt; xxx")
-    assert lines[2].endswith("x… |")
-    assert lines[3].startswith("|  | 2 |")
+    lines = examples_list([{"query": "", "documents": [document, document]}]).splitlines()
+    assert lines[:2] == ["**(empty)**", ""]
+    assert lines[2].startswith(r"1. 0.500 a \| b &lt;b&gt;\*c\*&lt;/b&gt; xxx")
+    assert lines[2].endswith("x…")
+    assert lines[3].startswith("2. 0.500 ")
 
 
 def test_a_count_below_one_is_refused() -> None:

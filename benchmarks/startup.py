@@ -1,0 +1,117 @@
+"""How long the command line takes before it does anything, against the import it cannot avoid.
+
+    python benchmarks/startup.py               measure, print the table, write startup.json
+    python benchmarks/startup.py --markdown    print the table of startup.json again
+
+All commands are measured in turn, in another order in every round, so that a busy moment of the machine hits all alike.
+"""
+
+import argparse
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any, NamedTuple
+
+from record import HERE, caption, load, pin, provenance, save, table
+from tqdm import tqdm
+
+MOST_SECONDS = 0.5
+MOST_RATIO = 1.15
+
+
+class Case(NamedTuple):
+    """One command: the words after ``python``, the status it ends with, and whether it must not import torch."""
+
+    name: str
+    words: list[str]
+    status: int = 0
+    instant: bool = False
+
+
+BASELINE = Case("import LightningCLI", ["-c", "from lightning.pytorch.cli import LightningCLI"])
+PROGRAM = ["-m", "lightning_jv5"]
+CASES = [
+    BASELINE,
+    Case("fit --help", [*PROGRAM, "fit", "--help"]),
+    Case("fit --config small.yaml --print_config", [*PROGRAM, "fit", "--config=small.yaml", "--print_config"]),
+    Case("--help", [*PROGRAM, "--help"], instant=True),
+    Case("--version", [*PROGRAM, "--version"], instant=True),
+    Case("unknown command", [*PROGRAM, "fti"], status=2, instant=True),
+    Case("unknown config", [*PROGRAM, "fit", "--config=smal.yaml"], status=2, instant=True),
+    Case("import lightning_jv5", ["-c", "import lightning_jv5"], instant=True),
+]
+
+
+def measure(case: Case, folder: str) -> float:
+    """Return the wall seconds of one command; an unexpected status is an error, not a quick run."""
+    search = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *case.words],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": search},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.perf_counter() - started
+    if done.returncode != case.status:
+        raise RuntimeError(
+            f"{case.name} ended with status {done.returncode}, not {case.status}:\n{done.stderr[-2000:]}"
+        )
+    return seconds
+
+
+def report(result: dict[str, Any]) -> str:
+    """Return the table and where it is from."""
+    seconds = {name: statistics.median(values) for name, values in result["seconds"].items()}
+    rows = []
+    for case in CASES:
+        ratio = seconds[case.name] / seconds[BASELINE.name]
+        met = seconds[case.name] < MOST_SECONDS if case.instant else ratio <= MOST_RATIO
+        target = f"< {MOST_SECONDS} s" if case.instant else f"<= {MOST_RATIO}x"
+        spread = f"{min(result['seconds'][case.name]):.2f} - {max(result['seconds'][case.name]):.2f}"
+        rows.append(
+            [case.name, f"{seconds[case.name]:.2f}", spread, f"{ratio:.2f}x"]
+            + (["", ""] if case is BASELINE else [target, "yes" if met else "NO"])
+        )
+    header = ["command", "median s", "min - max", "ratio", "target", "met"]
+    return f"{table(header, rows)}\n\n{caption(result['made'])}"
+
+
+def main() -> None:
+    """Measure, or print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7, help="rounds that count (one more comes before them)")
+    parser.add_argument("--cpus", type=int, default=2, help="processor cores to use")
+    parser.add_argument("--markdown", action="store_true", help="print the table of the last measurement")
+    arguments = parser.parse_args()
+    if arguments.markdown:
+        print(report(load("startup")))
+        return
+    pin(arguments.cpus)
+    shuffle = random.Random(0)
+    seconds: dict[str, list[float]] = {case.name: [] for case in CASES}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tqdm(total=(arguments.repeats + 1) * len(CASES), unit="command") as bar,
+    ):
+        for number in range(arguments.repeats + 1):
+            for case in shuffle.sample(CASES, len(CASES)):
+                bar.set_description(case.name)
+                took = measure(case, folder)
+                if number:  # the first round fills the file cache and compiles our modules
+                    seconds[case.name].append(took)
+                bar.update()
+    made = provenance(f"python benchmarks/startup.py --repeats {arguments.repeats}")
+    result = {"made": made, "seconds": {name: [round(value, 3) for value in took] for name, took in seconds.items()}}
+    save("startup", result)
+    print(report(result))
+
+
+if __name__ == "__main__":
+    main()
