@@ -277,21 +277,39 @@ def test_predict_writes_into_the_run_folder(folder: Path) -> None:
     assert read_embeddings(folder / "runs" / "tiny" / "version_0" / "embeddings").shape == (8, 32)
 
 
-@pytest.mark.parametrize(
-    "logger",
-    [False, {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "{run}"}}],
-    ids=["none", "csv"],
-)
-def test_other_loggers_leave_the_same_run_folder(folder: Path, logger: Any) -> None:
-    evaluation = {"class_path": "lightning_jv5.callbacks.MatryoshkaEvaluation", "init_args": {"dims": [32, 8]}}
-    overlay(folder, "logger.yaml", {"trainer": {"logger": logger, "callbacks": [evaluation]}})
-    main(["fit", "--config=tiny.yaml", "--config=logger.yaml"])
+LOGGERS = {
+    "none": False,
+    "csv": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "{run}"}},
+    "wandb": {
+        "class_path": "lightning.pytorch.loggers.WandbLogger",
+        "init_args": {"save_dir": "{run}", "project": "tests", "offline": True},
+    },
+}
+LEAVES = {"none": "summary.json", "csv": "metrics.csv", "wandb": "*.wandb"}
+
+
+@pytest.mark.parametrize("name", LOGGERS)
+def test_other_loggers_leave_the_same_run_folder(folder: Path, name: str) -> None:
+    callbacks = [
+        {"class_path": "lightning_jv5.callbacks.MatryoshkaEvaluation", "init_args": {"dims": [32, 8]}},
+        {"class_path": "lightning_jv5.callbacks.RankedExamples"},
+        {"class_path": "lightning_jv5.callbacks.TeacherStudentTable", "init_args": {"dims": [32, 8]}},
+    ]
+    overlay(folder, "logger.yaml", {"trainer": {"logger": LOGGERS[name], "callbacks": callbacks}})
+    # In a process of its own: W&B starts a service that outlives a test
+    subprocess.run([*RUN_CLI, "--config=logger.yaml"], check=True, capture_output=True)
     run = folder / "runs" / "tiny" / "version_0"
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert list((run / "figures").glob("val.matryoshka.*.png"))
     [data] = (run / "figures").glob("val.matryoshka.*.json")
     assert json.loads(data.read_text())
-    assert bool(logger) == bool(list(run.rglob("metrics.csv")))
+    assert list((run / "texts").glob("val.pairs.examples.*.json"))
+    assert {row["model"] for row in json.loads((run / "summary.json").read_text())["rows"]} == {
+        "teacher",
+        "student_before",
+        "student_after",
+    }
+    assert list(run.rglob(LEAVES[name]))
 
 
 def test_a_checkpoint_of_the_command_line_loads_in_python(folder: Path) -> None:
