@@ -93,7 +93,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
         """Embed texts with the student.
 
         Args:
-            texts: Any number of non-empty strings.
+            texts: Strings without prompt; an empty one is encoded as the prompt and the special tokens alone.
             role: Whose prompt and length limit to use: ``"query"`` or ``"document"``.
             truncate_dim: Keep this many leading coordinates and normalise again.
             progress: Show a progress bar.

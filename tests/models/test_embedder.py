@@ -241,14 +241,20 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
             Embedder(**arguments)
 
 
+def test_an_empty_text_keeps_its_place_and_is_what_the_tokenizer_adds(tmp_path: Path) -> None:
+    embedder = make(tmp_path)
+    cat, empty, dog = embedder.encode(["a cat", "", "the dog"])
+    assert torch.isfinite(empty).all()
+    torch.testing.assert_close(torch.stack([cat, dog]), embedder.encode(["a cat", "the dog"]))
+    torch.testing.assert_close(embedder.encode([""])[0], empty)
+
+
 def test_wrong_texts_are_named(tmp_path: Path) -> None:
     embedder = make(tmp_path)
     with pytest.raises(ValueError, match="Got one string, 'a cat'; need a list"):
         embedder.encode("a cat")
     with pytest.raises(ValueError, match="Text 1 is a int, 3; need strings"):
         embedder.encode(["a", 3])  # type: ignore[list-item]
-    with pytest.raises(ValueError, match="Text 1 is empty"):
-        embedder.encode(["a", ""])
     with pytest.raises(ValueError, match="Did you mean 'query'"):
         embedder.encode([], "queries")
     with pytest.raises(ValueError, match="Got truncate_dim 33; embeddings have 32"):
