@@ -46,7 +46,7 @@ def test_requirement_has_a_lower_bound_and_a_fitting_pin(requirement: Requiremen
     assert requirement.specifier.contains(pins("constraints.txt")[canonicalize_name(requirement.name)])
 
 
-@pytest.mark.parametrize("requirement", map(Requirement, PROJECT["dependencies"]), ids=str)
+@pytest.mark.parametrize("requirement", list(map(Requirement, PROJECT["dependencies"])), ids=str)
 def test_lowest_set_is_the_lower_bounds(requirement: Requirement) -> None:
     lowest = pins("constraints-lowest.txt")[canonicalize_name(requirement.name)]
     assert f">={lowest}" in {str(specifier) for specifier in requirement.specifier}
