@@ -68,7 +68,7 @@ class TeacherStudentTable(Callback):
         self.task = task
         self._rows: list[dict[str, Any]] = []
         self._table = ""
-        self._started = time.perf_counter()
+        self._started = time.perf_counter()  # not in setup, which comes after the data has been prepared
         self._seconds_before = 0.0
 
     @property
@@ -89,10 +89,10 @@ class TeacherStudentTable(Callback):
         return self._seconds_before + time.perf_counter() - self._started
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start the clock, and refuse what cannot be compared before time is spent on it."""
+        """Refuse what cannot be compared before time is spent on it."""
         if stage != "fit" or _is_trial(trainer):
             return
-        self._started, self._seconds_before = time.perf_counter(), 0.0
+        self._seconds_before = 0.0
         self._rows, self._table = [], ""
         check_dims(self.dims, pl_module, type(self).__name__)
         known = list(evaluation_tasks(trainer))
@@ -138,6 +138,7 @@ class TeacherStudentTable(Callback):
         """Print the table, now that the progress bar is closed."""
         if trainer.is_global_zero and self._table:
             print(f"\n{self._table}\n", flush=True)
+        self._started = time.perf_counter()  # of the next fit, if any
 
     def _measure_student(self, trainer: Trainer, pl_module: LightningModule, model: str) -> None:
         student: Any = pl_module.student
