@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+LOAD_BEFORE = os.getloadavg()[0]  # what others were running on the machine: wall times mean little beside it
 
 
 def provenance(command: str) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def provenance(command: str) -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cpus": os.cpu_count(),
         "cpus_used": len(os.sched_getaffinity(0)),
+        "load_before": round(LOAD_BEFORE, 1),
         "python": platform.python_version(),
         "torch": importlib.metadata.version("torch"),
         "lightning": importlib.metadata.version("lightning"),
@@ -75,6 +77,6 @@ def caption(made: dict[str, Any]) -> str:
     """Return one line that says where the numbers of a table come from."""
     return (
         f"{made['date']}, commit {made['commit']}, `{made['command']}`; "
-        f"{made['cpu']}, {made['cpus_used']} of {made['cpus']} cores, "
+        f"{made['cpu']}, {made['cpus_used']} of {made['cpus']} cores, load {made['load_before']} before; "
         f"Python {made['python']}, torch {made['torch']}, lightning {made['lightning']}."
     )

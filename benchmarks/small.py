@@ -111,6 +111,11 @@ def report(result: dict[str, Any]) -> str:
             rows.append(
                 [f"seconds to the table, {name}", f"{middle:.0f}", spread, f"< {most:.0f}", _met(max(values) < most)]
             )
+    for name, kind in (("cold", cold), ("warm", warm)):  # of all threads: tells a busy machine from slow code
+        if kind:
+            busy = [run["cpu_seconds"] for run in kind]
+            spread = f"{min(busy):.0f} - {max(busy):.0f}"
+            rows.append([f"CPU seconds, {name}", f"{statistics.median(busy):.0f}", spread, "", ""])
     peaks = [run["peak_gb"] for run in runs]
     rows.append(
         ["peak memory, GB", f"{max(peaks):.2f}", f"{min(peaks):.2f} - {max(peaks):.2f}", "< 3", _met(max(peaks) < 3)]
@@ -175,6 +180,8 @@ def main() -> None:
         if number < count
     ]
     runs: dict[str, list[dict[str, Any]]] = {"cold": [], "warm": []}
+    command = f"python benchmarks/small.py --cold {arguments.cold} --repeats {arguments.repeats}"
+    result = {"made": provenance(" ".join([command, *words])), **runs}
     with tempfile.TemporaryDirectory() as name:
         for number, kind in enumerate(plan):
             folder = Path(name) / f"run{number}"
@@ -183,10 +190,8 @@ def main() -> None:
                 cache = folder / "cache"
             print(f"\n== run {number + 1} of {len(plan)}: {kind} ==", flush=True)
             runs[kind].append(run(cache, folder, arguments.cpus, words))
+            save("small", result)  # after each: half an hour is long, and what was measured is worth keeping
             print(f"== {kind}: {runs[kind][-1]['seconds']:.0f} s, {runs[kind][-1]['peak_gb']:.2f} GB ==", flush=True)
-    command = f"python benchmarks/small.py --cold {arguments.cold} --repeats {arguments.repeats}"
-    result = {"made": provenance(" ".join([command, *words])), **runs}
-    save("small", result)
     print(f"\n{report(result)}")
 
 
