@@ -129,7 +129,8 @@ def _wanted(complaints: str) -> str:
     """Return the types that were expected, in words."""
     types = re.findall(r"Expected a (.+?)(?:\. Got value.*)?$", complaints, re.MULTILINE)
     named = (re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", name).removeprefix("typing.") for name in types)
-    return " or ".join("null" if name == "NoneType" else name for name in named)
+    words = {"NoneType": "null"}
+    return " or ".join("a class_path" if "import path" in name else words.get(name, name) for name in named)
 
 
 def _unknown_key(place: Place) -> str:

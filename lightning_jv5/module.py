@@ -38,6 +38,8 @@ class EmbeddingModule(Rebuildable, LightningModule):
             :mod:`lightning_jv5.schedules` for those that know the length of the run.
         lr: Learning rate that replaces the optimizer's own; what Lightning's ``LearningRateFinder`` sets.
         learning_rates: Learning rate by parameter name pattern, such as ``{"objective.*projection*": 1e-3}``.
+        gather: Whether losses see the embeddings of all ranks: a query is then contrasted with the documents of the
+            global batch, and statistics of a batch are the global batch's. Otherwise each rank's own.
         compile: Compile the student's backbone with ``torch.compile`` (dynamic shapes).
         seed: With the step and the rank, seeds what is random inside a step (dropout): a resumed run repeats it.
 
@@ -57,6 +59,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
         scheduler: LRSchedulerCallable | None = None,
         lr: float | None = None,
         learning_rates: dict[str, float] | None = None,
+        gather: bool = False,
         compile: bool = False,
         seed: int = 0,
     ) -> None:
@@ -69,6 +72,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.learning_rates = learning_rates
+        self.gather = gather
         self.seed = seed
         self._lr = self._configured_lr = lr
         self._resumed_batches = 0
@@ -113,14 +117,20 @@ class EmbeddingModule(Rebuildable, LightningModule):
             vectors = self.teacher(RaggedTexts.cat(list(missing.values())))
             parts = vectors.split([len(part) for part in missing.values()])
             teacher |= {f"{role}_teacher": part for role, part in zip(missing, parts, strict=True)}
-        return EmbeddingBatch(
+        embedded: dict[str, Any] = {
             **dict(zip(batch.texts, embeddings, strict=True)),
             **teacher,
+            **{f"{role}_id": ids for role, ids in batch.text_ids.items()},
+        }
+        embedded_batch = EmbeddingBatch(
+            **embedded,
             negative_counts=batch.negative_counts,
             score=batch.score,
             label=batch.label,
             dataset=batch.dataset,
+            step=self.global_step,
         )
+        return embedded_batch.gather() if self.gather else embedded_batch
 
     # Training
 
@@ -153,7 +163,11 @@ class EmbeddingModule(Rebuildable, LightningModule):
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         """Return the objective of one batch."""
-        terms = self.objective.named_terms(self.embed(batch))
+        try:
+            terms = self.objective.named_terms(self.embed(batch))
+        except ValueError as error:
+            error.add_note(f"This was step {self.global_step}, a batch of the data set {batch.dataset!r}.")
+            raise
         loss = weighted_sum(terms)
         if not torch.isfinite(loss):
             raise FloatingPointError(self._blame("loss", batch, terms))
@@ -162,6 +176,8 @@ class EmbeddingModule(Rebuildable, LightningModule):
         for name, term in terms.items():
             if name:  # an objective that is a single loss has no names
                 self.log(f"train/{name}", term.value.detach(), batch_size=batch.text_count)
+        for name, value in self.objective.watched(self.global_step).items():
+            self.log(f"train/{name}", value, batch_size=batch.text_count)
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -13,8 +13,27 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_jv5 import EmbeddingDataModule
+from lightning_jv5.losses import (
+    EmbeddingDistillation,
+    InfoNCE,
+    LearnableTemperature,
+    LinearRamp,
+    Matryoshka,
+    Objective,
+    SpreadOut,
+    Term,
+)
+from lightning_jv5.models import Projection
 from lightning_jv5.schedules import WarmupCosine
-from tests.tiny_data import TinyVectors, quiet_trainer, sgd, tiny_data, tiny_module
+from tests.tiny_data import (
+    TEACHER_DIM,
+    TinyVectors,
+    quiet_trainer,
+    sgd,
+    tiny_data,
+    tiny_module,
+    tiny_student,
+)
 
 
 class RenamedData(EmbeddingDataModule):
@@ -35,6 +54,18 @@ class Diary(Callback):
         }
         with self.file.open("a") as file:
             file.write(json.dumps(entry) + "\n")
+
+
+def contrastive_objective() -> Objective:
+    """Losses that see all ranks, at several dims."""
+    torch.manual_seed(1)
+    retrieval = Objective(
+        {
+            "contrast": Term(InfoNCE(LearnableTemperature(0.1), direction="both")),
+            "distill": Term(EmbeddingDistillation(Projection(32, TEACHER_DIM)), weight=LinearRamp(1.0, 2.0, steps=2)),
+        }
+    )
+    return Objective({"retrieval": Term(Matryoshka(retrieval, [32, 8])), "spread": Term(SpreadOut())})
 
 
 class Killer(Callback):
@@ -94,12 +125,16 @@ def resumable_run(
     torch.save(module.state_dict(), folder / "weights.pt")
 
 
-def distributed_run(folder: Path, sampler: bool = False) -> None:
+def distributed_run(folder: Path, sampler: bool = False, contrast: bool = False) -> None:
     """Three steps and a validation, on as many ranks as the environment says."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     rank = os.environ.get("RANK", "0")
     distributed = {"strategy": "ddp", "devices": ranks} if ranks > 1 else {}
-    module = tiny_module(folder, optimizer=sgd, lr=None)
+    settings: dict[str, Any] = {}
+    if contrast:
+        student = tiny_student(folder, recompute=True, max_tokens_per_chunk=16)
+        settings = {"student": student, "objective": contrastive_objective(), "gather": True}
+    module = tiny_module(folder, optimizer=sgd, lr=None, **settings)
     trainer = quiet_trainer(
         folder,
         max_steps=3,

@@ -166,7 +166,7 @@ def test_a_wrong_config_is_one_line_with_the_file_the_key_and_the_nearest_name(
         ("--trainer.max_stps=3", "--trainer.max_stps: no key max_stps in trainer; did you mean max_steps?"),
         ("--model.studnt.path=x", "no key studnt in model; did you mean student?"),
         ("--trainer.max_steps=abc", "--trainer.max_steps: expected int, got 'abc'"),
-        ("--model.objective.terms.distill.weight=x", "expected float, got 'x'"),
+        ("--model.objective.terms.distill.weight=x", "expected float or a class_path, got 'x'"),
     ],
 )
 def test_a_wrong_word_on_the_command_line_is_one_line(

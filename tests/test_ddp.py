@@ -64,6 +64,14 @@ def test_two_ranks_score_as_one_process(folder: Path) -> None:
     assert first == second == alone
 
 
+def test_with_gathered_candidates_two_ranks_train_as_one_process(tmp_path: Path) -> None:
+    for ranks in (1, 2):
+        run(tmp_path, ranks, sampler=False, contrast=True)
+    alone, first, second = (torch.load(tmp_path / f"result{name}.pt") for name in ("0of1", "0of2", "1of2"))
+    torch.testing.assert_close(first["weights"], alone["weights"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(first["weights"], second["weights"], atol=0, rtol=0)
+
+
 def test_lightnings_own_sampler_is_refused(tmp_path: Path) -> None:
     run(tmp_path, 2, sampler=True)
     for rank in range(2):

@@ -10,7 +10,17 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder, Model
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_jv5 import EmbeddingModule
-from lightning_jv5.losses import EmbeddingDistillation, Matryoshka, Objective, Term
+from lightning_jv5.losses import (
+    CoSENT,
+    EmbeddingBatch,
+    EmbeddingDistillation,
+    InfoNCE,
+    LearnableTemperature,
+    LinearRamp,
+    Matryoshka,
+    Objective,
+    Term,
+)
 from lightning_jv5.models import Embedder, Projection
 from lightning_jv5.schedules import WarmupLinear
 from tests.tiny_data import (
@@ -201,6 +211,40 @@ def test_compiled_students_train_alike(tmp_path: Path, monkeypatch: pytest.Monke
 def test_learning_rates_are_positive(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Got lr 0; a learning rate is positive"):
         tiny_module(tmp_path, lr=0)
+
+
+def test_losses_learn_which_texts_are_equal_which_step_it_is_and_show_what_changes(tmp_path: Path) -> None:
+    seen = []
+
+    class Looking(Constant):
+        def forward(self, batch: EmbeddingBatch) -> torch.Tensor:
+            seen.append(batch)
+            return super().forward(batch)
+
+    contrast = Term(InfoNCE(LearnableTemperature(0.05)), weight=LinearRamp(0.0, 1.0, steps=2))
+    objective = Objective({"look": Term(Looking()), "contrast": contrast})
+    module = tiny_module(tmp_path, objective=objective)
+    trainer, recorder = fit(module, tmp_path, accumulate_grad_batches=1)
+    assert [batch.step for batch in seen] == [0, 1, 2]
+    for batch, tokens in zip(seen, recorder.tokens, strict=True):
+        assert batch.query_id is not None
+        assert batch.document_id is not None
+        assert len(batch.query_id) == len(batch.document_id) == 4
+        assert len(tokens) > 4
+    assert trainer.callback_metrics["train/contrast/weight"] == 1.0
+    assert trainer.callback_metrics["train/contrast/temperature"] == pytest.approx(0.05, rel=0.1)
+    [temperature] = [group for group in trainer.optimizers[0].param_groups if group["name"] == "no_decay"]
+    assert any(weights is objective.terms["contrast"].temperature.log_temperature for weights in temperature["params"])
+
+
+def test_a_loss_that_complains_says_in_which_step_and_data_set(tmp_path: Path) -> None:
+    module = tiny_module(tmp_path, objective=Objective({"order": Term(CoSENT())}))
+    with pytest.raises(ValueError, match="without scores to order pairs by") as raised:
+        fit(module, tmp_path)
+    assert raised.value.__notes__ == [
+        "It came from the term 'order' of the objective.",
+        "This was step 0, a batch of the data set 'train'.",
+    ]
 
 
 # What is not finite

@@ -1,5 +1,7 @@
 """What a loader hands to the module: ragged token ids by role, with nothing padded."""
 
+import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -38,6 +40,20 @@ class RaggedTexts:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def ids(self) -> Tensor:
+        """Return a number for each text, int64, shape ``(texts,)``: equal for equal tokens, in every process.
+
+        64 bits of a hash, so that different texts of a batch of 10^5 share one with a chance below 10^-9.
+
+        >>> first, second, third = RaggedTexts.from_lists([[5, 6], [5], [5, 6]]).ids().tolist()
+        >>> first == third, first == second
+        (True, False)
+        """
+        tokens = self.token_ids.numpy()
+        bounds = itertools.pairwise([0, *self.lengths.cumsum(0).tolist()])
+        hashes = [hashlib.blake2b(tokens[start:end].tobytes(), digest_size=8).digest() for start, end in bounds]
+        return torch.frombuffer(bytearray(b"".join(hashes)), dtype=torch.int64) if hashes else self.lengths.new_empty(0)
+
     def pin_memory(self) -> "RaggedTexts":
         """Torch pins a dataclass only where it says how."""
         return RaggedTexts(self.token_ids.pin_memory(), self.lengths.pin_memory())
@@ -52,6 +68,7 @@ class TextBatch:
         negative_counts: How many of ``texts["negatives"]`` belong to each query, in order; shape ``(batch,)``.
         teacher_texts: The online teacher's tokens by role; empty where vectors are there already.
         teacher_vectors: Precomputed teacher embeddings by role; shape ``(texts of the role, teacher_dim)``.
+        text_ids: A number for each of ``texts`` by role, equal for equal tokens: what tells false negatives.
         score: Graded similarity of each query and document, for scored pairs; shape ``(batch,)``.
         label: Class of each query; shape ``(batch,)``.
         dataset: Name of the data set that the step was drawn from.
@@ -61,6 +78,7 @@ class TextBatch:
     negative_counts: Tensor | None = None
     teacher_texts: dict[str, RaggedTexts] = field(default_factory=dict)
     teacher_vectors: dict[str, Tensor] = field(default_factory=dict)
+    text_ids: dict[str, Tensor] = field(default_factory=dict)
     score: Tensor | None = None
     label: Tensor | None = None
     dataset: str = "train"
@@ -75,6 +93,7 @@ class TextBatch:
         return TextBatch(
             texts={role: texts.pin_memory() for role, texts in self.texts.items()},
             negative_counts=None if self.negative_counts is None else self.negative_counts.pin_memory(),
+            text_ids={role: ids.pin_memory() for role, ids in self.text_ids.items()},
             teacher_texts={role: texts.pin_memory() for role, texts in self.teacher_texts.items()},
             teacher_vectors={role: vectors.pin_memory() for role, vectors in self.teacher_vectors.items()},
             score=None if self.score is None else self.score.pin_memory(),

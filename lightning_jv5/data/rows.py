@@ -43,8 +43,10 @@ class TrainingRows(Dataset[TextBatch]):
     def __getitems__(self, rows: Sequence[int]) -> TextBatch:
         """Return the batch of these rows, in this order; torch's loader asks for a whole batch at once."""
         table = self.rows[list(rows)]
+        texts = {role: _ragged(table[ids_column(role, "student")]) for role in self.roles}
         return TextBatch(
-            texts={role: _ragged(table[ids_column(role, "student")]) for role in self.roles},
+            texts=texts,
+            text_ids={role: ragged.ids() for role, ragged in texts.items()},
             teacher_texts={role: _ragged(table[ids_column(role, "teacher")]) for role in self._teacher_ids},
             teacher_vectors={role: _vectors(table[f"{role}_teacher"]) for role in self._vectors},
             dataset=self.name,

@@ -1,10 +1,30 @@
 """Losses: one idea per file, a pure function and its thin module side by side."""
 
 from lightning_jv5.losses.batch import EmbeddingBatch as EmbeddingBatch
+from lightning_jv5.losses.binary_consistency import BinaryConsistency as BinaryConsistency
+from lightning_jv5.losses.binary_consistency import binary_consistency as binary_consistency
+from lightning_jv5.losses.by_score import ByScore as ByScore
+from lightning_jv5.losses.cosent import CoSENT as CoSENT
+from lightning_jv5.losses.cosent import cosent as cosent
 from lightning_jv5.losses.embedding_distillation import EmbeddingDistillation as EmbeddingDistillation
 from lightning_jv5.losses.embedding_distillation import embedding_distillation as embedding_distillation
+from lightning_jv5.losses.false_negatives import FalseNegatives as FalseNegatives
+from lightning_jv5.losses.info_nce import InfoNCE as InfoNCE
+from lightning_jv5.losses.info_nce import info_nce as info_nce
 from lightning_jv5.losses.loss import Loss as Loss
 from lightning_jv5.losses.loss import TermValue as TermValue
 from lightning_jv5.losses.matryoshka import Matryoshka as Matryoshka
 from lightning_jv5.losses.objective import Objective as Objective
 from lightning_jv5.losses.objective import Term as Term
+from lightning_jv5.losses.relational_distillation import RelationalDistillation as RelationalDistillation
+from lightning_jv5.losses.relational_distillation import relational_distillation as relational_distillation
+from lightning_jv5.losses.row_tiles import TileScore as TileScore
+from lightning_jv5.losses.row_tiles import sum_over_row_tiles as sum_over_row_tiles
+from lightning_jv5.losses.schedule import CosineRamp as CosineRamp
+from lightning_jv5.losses.schedule import LinearRamp as LinearRamp
+from lightning_jv5.losses.schedule import Schedule as Schedule
+from lightning_jv5.losses.score_distillation import ScoreDistillation as ScoreDistillation
+from lightning_jv5.losses.score_distillation import score_distillation as score_distillation
+from lightning_jv5.losses.spread_out import SpreadOut as SpreadOut
+from lightning_jv5.losses.spread_out import spread_out as spread_out
+from lightning_jv5.losses.temperature import LearnableTemperature as LearnableTemperature

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_jv5.losses.batch import EmbeddingBatch
+from lightning_jv5.losses.batch import EmbeddingBatch, checked_roles
 from lightning_jv5.losses.loss import Loss
 from lightning_jv5.models.projection import Projection
 
@@ -61,36 +61,22 @@ class EmbeddingDistillation(Loss):
         roles: Sequence[str] = ("query", "document"),
     ) -> None:
         super().__init__()
-        known = ("query", "document", "negatives")
-        if not roles or len(set(roles)) < len(roles) or not set(roles) <= set(known):
-            raise ValueError(f"Got roles {list(roles)}; name one or more of {list(known)}, each once.")
         if projection is not None and teacher_projection is not None:
             raise ValueError("Got projection and teacher_projection; map the student or the teacher, not both.")
         self.projection = projection
         self.teacher_projection = teacher_projection
-        self.roles = tuple(roles)
+        self.roles = checked_roles(roles)
 
     def forward(self, batch: EmbeddingBatch) -> Tensor:
         """Return the sum over the roles of the mean cosine distance."""
         return sum((self._one_side(batch, role) for role in self.roles), start=batch.query.new_zeros(()).float())
 
     def _one_side(self, batch: EmbeddingBatch, role: str) -> Tensor:
-        student: Tensor | None = getattr(batch, role)
-        teacher: Tensor | None = getattr(batch, f"{role}_teacher")
-        if student is None:
-            raise ValueError(
-                f"Got a batch of {batch.dataset!r} without {role} embeddings to distil; "
-                f"take {role!r} out of the loss's roles, or use a data set that has them."
-            )
-        if teacher is None:
-            raise ValueError(
-                f"Got a batch of {batch.dataset!r} without teacher embeddings for {role}; give the module a teacher, "
-                f"or the data set a column {role}_teacher."
-            )
+        student, teacher = batch.student(role), batch.teacher(role)
         with torch.autocast(student.device.type, enabled=False):  # or the projections would round to bfloat16
             student, teacher = student.float(), teacher.float()
             if self.projection is not None:
                 student = self.projection(student)
             if self.teacher_projection is not None:
                 teacher = self.teacher_projection(teacher)[..., : student.shape[-1]]
-            return embedding_distillation(student, teacher)
+            return embedding_distillation(student, teacher) * batch.share(role)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_jv5.losses import EmbeddingBatch, Loss, Matryoshka, Objective, Term, TermValue
+from lightning_jv5.losses import EmbeddingBatch, LinearRamp, Loss, Matryoshka, Objective, Term, TermValue
 
 
 class MeanCoordinate(Loss):
@@ -106,3 +106,54 @@ def test_matryoshka_needs_a_weight_for_each_dim() -> None:
 def test_a_loss_without_forward_says_so() -> None:
     with pytest.raises(NotImplementedError, match="Loss must define forward"):
         Loss()(query())
+
+
+def test_a_weight_can_follow_a_schedule_and_is_then_watched() -> None:
+    objective = Objective(
+        {"first": Term(MeanCoordinate(0), LinearRamp(0.0, 2.0, 4)), "second": Term(MeanCoordinate(1))}
+    )
+    for step, weight in ((0, 0.0), (2, 1.0), (9, 2.0)):
+        batch = query()
+        batch.step = step
+        assert objective.named_terms(batch)["first"].weight == weight
+        assert Matryoshka(objective, [4, 2]).named_terms(batch)["first"].weight == weight
+        assert objective.watched(step) == {"first/weight": weight}
+        assert Matryoshka(objective, [4, 2]).watched(step) == {"first/weight": weight}
+
+
+def test_a_complaint_says_which_term_it_is_from() -> None:
+    class Complaining(MeanCoordinate):
+        def forward(self, batch: EmbeddingBatch) -> Tensor:
+            raise ValueError("no such thing")
+
+    with pytest.raises(ValueError, match="no such thing") as raised:
+        Objective({"fine": Term(MeanCoordinate()), "picky": Term(Complaining())})(query())
+    assert raised.value.__notes__ == ["It came from the term 'picky' of the objective."]
+
+
+def test_dims_that_are_drawn_are_the_same_in_every_process_and_right_on_average() -> None:
+    dims, weights = [32, 16, 8, 4], [1.0, 0.5, 0.25, 2.0]
+    loss = Matryoshka(MeanCoordinate(), dims, weights, dims_per_step=2, seed=3)
+    again = Matryoshka(MeanCoordinate(), dims, weights, dims_per_step=2, seed=3)
+    drawn = [loss.drawn(step) for step in range(3000)]
+    assert drawn == [again.drawn(step) for step in range(3000)]
+    assert {len(chosen) for chosen, _ in drawn} == {2}
+    assert {chosen[0] for chosen, _ in drawn} == {32}
+    for dim, weight in zip(dims, weights, strict=True):
+        given = [dict(zip(*step, strict=True)).get(dim, 0.0) for step in drawn]
+        assert sum(given) / len(given) == pytest.approx(weight, rel=0.1)
+    assert Matryoshka(MeanCoordinate(), dims, weights, dims_per_step=1).drawn(0) == ([32], [1.0])
+
+
+def test_drawn_dims_are_what_is_computed() -> None:
+    batch = query()
+    batch.step = 5
+    loss = Matryoshka(MeanCoordinate(), [4, 3, 2], dims_per_step=2)
+    expected = sum(weight * MeanCoordinate()(batch.truncate(dim)) for dim, weight in zip(*loss.drawn(5), strict=True))
+    torch.testing.assert_close(loss(batch), expected)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_dims_per_step_is_some_of_the_dims(count: int) -> None:
+    with pytest.raises(ValueError, match=f"Got dims_per_step {count} of 2 dims; need 1 to 2"):
+        Matryoshka(MeanCoordinate(), [4, 2], dims_per_step=count)

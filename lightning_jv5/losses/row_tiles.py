@@ -1,0 +1,193 @@
+"""Losses over all pairs of embeddings, a tile of rows at a time: the matrix of all similarities is never held.
+
+A loss that sums over rows (InfoNCE's softmax over the documents of each query, say) is complete as soon as a row's
+similarities to all columns are there. So one pass over tiles of rows gives the loss *and* its gradient: three products
+of ``2 * rows * columns * dim`` operations, the same as with the whole matrix, nothing recomputed, and memory for one
+tile. Under Matryoshka the inner products of the first ``k`` coordinates accumulate from slice to slice, and each dim's
+cosines only rescale them; in the gradient the tiles of the dims add up from the largest down. All dims then cost the
+products of the largest one.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lightning_jv5.losses.unit import at_least_float32, inverse_lengths, unit_rows
+
+# Numbers in one tile, and in the block of it that is looked at together. On two CPU threads, at 16,384 columns:
+# products want large tiles (2**20 take 1.5 times as long as 2**23), but what is done to each number wants blocks that
+# stay in the processor's cache (2**20 take half as long as 2**23). A GPU wants many rows at once.
+_TILE_NUMBERS = {"cpu": (2**23, 2**20)}
+_TILE_NUMBERS_ELSEWHERE = (2**28, 2**28)
+
+TileScore = Callable[[Tensor, slice], Tensor]
+"""From the cosines of a tile, shape ``(rows of the slice, columns)``, and which rows they are, to the loss of those
+rows: a scalar. The cosines are overwritten with the loss's gradient towards them."""
+
+
+def sum_over_row_tiles(
+    rows: Tensor,
+    columns: Tensor,
+    score: TileScore,
+    *,
+    temperature: Tensor,
+    dims: Sequence[int] | None = None,
+    weights: Sequence[float] | None = None,
+    tile_rows: int | None = None,
+) -> Tensor:
+    """Sum a score of cosines over all rows, and over Matryoshka dims, in the memory of one tile.
+
+    Args:
+        rows: Embeddings of any length; shape ``(rows, dim)``.
+        columns: What each row is compared with; shape ``(columns, dim)``.
+        score: The loss of a tile; see :data:`TileScore`. It may depend on ``temperature`` only through
+            ``cosines / temperature``, which is how that gets its gradient.
+        temperature: A scalar.
+        dims: Numbers of leading coordinates to score; by default all of them.
+        weights: Weight of each dim; by default 1.
+        tile_rows: Rows in a tile; by default as many as fit a few megabytes (more on a GPU).
+
+    Returns:
+        ``sum over dims of weight * score``: a scalar with a gradient for rows, columns and temperature.
+    """
+    width = rows.shape[1]
+    dims, weights = list(dims or [width]), list(weights or [1.0] * len(dims or [width]))
+    for dim in dims:
+        if not 1 <= dim <= width:
+            raise ValueError(f"Got Matryoshka dim {dim} for embeddings of {width}; need dims between 1 and {width}.")
+    if tile_rows is not None and tile_rows < 1:
+        raise ValueError(f"Got tile_rows {tile_rows}; need at least 1.")
+    in_tile, in_block = _TILE_NUMBERS.get(rows.device.type, _TILE_NUMBERS_ELSEWHERE)
+    tile_rows = tile_rows or max(1, in_tile // max(1, len(columns)))
+    sizes = (tile_rows, min(tile_rows, max(1, in_block // max(1, len(columns)))))
+    with torch.autocast(rows.device.type, enabled=False):
+        if len(dims) == 1:
+            [dim], [weight] = dims, weights
+            unit = (unit_rows(rows[:, :dim]), unit_rows(columns[:, :dim]))
+            total: Tensor = _RowTiles.apply(*unit, temperature, score, sizes)  # type: ignore[no-untyped-call]
+            return weight * total
+        ascending = sorted(zip(dims, weights, strict=True))
+        rows, columns = at_least_float32(rows), at_least_float32(columns)
+        nested: Tensor = _NestedRowTiles.apply(rows, columns, temperature, score, ascending, sizes)  # type: ignore[no-untyped-call]
+        return nested
+
+
+def _parts(first: int, last: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, last)) for start in range(first, last, size))
+
+
+class _RowTiles(torch.autograd.Function):
+    """One dim: the inner products of unit-length rows and columns are their cosines."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 - torch passes them by position
+        ctx: Any, rows: Tensor, columns: Tensor, temperature: Tensor, score: TileScore, sizes: tuple[int, int]
+    ) -> Tensor:
+        needed = any(ctx.needs_input_grad)
+        tile_rows, block_rows = sizes
+        total = rows.new_zeros(())
+        d_rows, d_columns = (torch.empty_like(rows), torch.zeros_like(columns)) if needed else (rows, columns)
+        room = rows.new_empty(min(tile_rows, len(rows)), len(columns))
+        for own in _parts(0, len(rows), tile_rows):
+            tile = torch.mm(rows[own], columns.T, out=room[: own.stop - own.start])
+            for block in _parts(own.start, own.stop, block_rows):
+                total += score(tile[block.start - own.start : block.stop - own.start], block)
+            if needed:
+                torch.mm(tile, columns, out=d_rows[own])
+                d_columns.addmm_(tile.T, rows[own])
+        if needed:
+            # sum of gradient * cosine over a row's columns is the inner product of the row and its gradient
+            ctx.save_for_backward(d_rows, d_columns, -torch.sum(rows * d_rows) / temperature)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        d_rows, d_columns, d_temperature = ctx.saved_tensors
+        return upstream * d_rows, upstream * d_columns, _if(ctx, 2, upstream * d_temperature), None, None
+
+
+class _NestedRowTiles(torch.autograd.Function):
+    """Several dims: cosines are the accumulated inner products, times what the truncated rows' lengths say."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 - torch passes them by position
+        ctx: Any,
+        rows: Tensor,
+        columns: Tensor,
+        temperature: Tensor,
+        score: TileScore,
+        ascending: Sequence[tuple[int, float]],
+        sizes: tuple[int, int],
+    ) -> Tensor:
+        needed = any(ctx.needs_input_grad)
+        dims = [dim for dim, _ in ascending]
+        row_scale, column_scale = (
+            torch.stack([inverse_lengths(side[:, :dim]) for dim in dims]) for side in (rows, columns)
+        )
+        # Slice by slice of the coordinates, each in one piece: products of parts of rows are a third slower
+        widths = [last - first for first, last in itertools.pairwise([0, *dims])]
+        row_parts, column_parts = (
+            [part.contiguous() for part in torch.split(side[:, : dims[-1]], widths, dim=1)] for side in (rows, columns)
+        )
+        d_row_parts = [torch.empty_like(part) for part in row_parts] if needed else []
+        d_column_parts = [torch.zeros_like(part) for part in column_parts] if needed else []
+        # Sum over the other side of gradient * cosine: what the lengths of the truncated rows get
+        row_sums, column_sums = torch.zeros_like(row_scale), torch.zeros_like(column_scale)
+        total = rows.new_zeros(())
+        tile_rows, block_rows = sizes
+        room = rows.new_empty(len(dims) + 1, min(tile_rows, len(rows)), len(columns))
+        scratch = rows.new_empty(block_rows, len(columns))
+        for own in _parts(0, len(rows), tile_rows):
+            products, *gradients = room[:, : own.stop - own.start]
+            for place, (gradient_tile, (_, weight)) in enumerate(zip(gradients, ascending, strict=True)):
+                products.addmm_(row_parts[place][own], column_parts[place].T, beta=1 if place else 0)
+                for block in _parts(own.start, own.stop, block_rows):
+                    here = slice(block.start - own.start, block.stop - own.start)
+                    scale, gradient = row_scale[place, block, None], gradient_tile[here]
+                    torch.mul(products[here], scale, out=gradient).mul_(column_scale[place])  # cosines, as yet
+                    total += weight * score(gradient, block)
+                    if needed:
+                        gradient.mul_(column_scale[place]).mul_(weight * scale)  # now towards the inner products
+                        of_lengths = torch.mul(products[here], gradient, out=scratch[: len(gradient)])
+                        torch.sum(of_lengths, dim=1, out=row_sums[place, block])
+                        column_sums[place] += of_lengths.sum(0)
+            for place in range(len(dims) - 1, -1, -1) if needed else ():
+                tile = gradients[place]
+                torch.mm(tile, column_parts[place], out=d_row_parts[place][own])
+                d_column_parts[place].addmm_(tile.T, row_parts[place][own])
+                if place:
+                    gradients[place - 1].add_(tile)  # a slice of the coordinates counts for every dim that has it
+        if needed:
+            d_rows, d_columns = (
+                _with_lengths(side, parts, dims, sums * scale**2)
+                for side, parts, sums, scale in (
+                    (rows, d_row_parts, row_sums, row_scale),
+                    (columns, d_column_parts, column_sums, column_scale),
+                )
+            )
+            ctx.save_for_backward(d_rows, d_columns, -row_sums.sum() / temperature)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        d_rows, d_columns, d_temperature = ctx.saved_tensors
+        return upstream * d_rows, upstream * d_columns, _if(ctx, 2, upstream * d_temperature), None, None, None
+
+
+def _with_lengths(side: Tensor, parts: Sequence[Tensor], dims: Sequence[int], factors: Tensor) -> Tensor:
+    """Put the gradient of the coordinates together, less what each dim's length takes out along the vector."""
+    gradient = F.pad(torch.cat(list(parts), dim=1), (0, side.shape[1] - dims[-1]))
+    for dim, factor in zip(dims, factors, strict=True):
+        gradient[:, :dim].addcmul_(side[:, :dim], factor.unsqueeze(1), value=-1)
+    return gradient
+
+
+def _if(ctx: Any, argument: int, gradient: Tensor) -> Tensor | None:
+    return gradient if ctx.needs_input_grad[argument] else None
