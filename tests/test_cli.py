@@ -318,3 +318,44 @@ def test_a_checkpoint_of_the_command_line_loads_in_python(folder: Path) -> None:
     main(["fit", "--config=tiny.yaml"])
     module = EmbeddingModule.load_from_checkpoint(folder / "runs" / "tiny" / "version_0" / "checkpoints" / "last.ckpt")
     assert module.encode(["one text"], role="query").shape == (1, 32)
+
+
+def test_every_loss_can_be_said_in_yaml_and_comes_back_from_its_checkpoint(folder: Path) -> None:
+    def loss(name: str, **settings: Any) -> dict[str, Any]:
+        return {"class_path": f"lightning_jv5.losses.{name}", "init_args": settings}
+
+    ramp = loss("LinearRamp", start=0.0, end=1.0, steps=2)
+    terms = {
+        "contrast": {
+            "weight": ramp,
+            "loss": loss(
+                "Matryoshka",
+                dims=[32, 16, 8],
+                dims_per_step=2,
+                loss=loss("InfoNCE", temperature=loss("LearnableTemperature", initial=0.05), direction="both"),
+            ),
+        },
+        "fixed": {"loss": loss("InfoNCE", temperature=0.05)},
+        "cooling": {"loss": loss("InfoNCE", temperature=loss("CosineRamp", start=0.1, end=0.05, steps=2))},
+        "spread": {"weight": 0.5, "loss": loss("SpreadOut")},
+        "scores": {"loss": loss("ScoreDistillation", divergence="kl")},
+        "relations": {"loss": loss("RelationalDistillation", roles=["query", "document"])},
+        "bits": {"loss": loss("BinaryConsistency")},
+        "sts": {"loss": loss("ByScore", scored=loss("CoSENT"), unscored=loss("EmbeddingDistillation"))},
+    }
+    overlay(folder, "losses.yaml", {"model": {"objective": {"terms": terms}, "gather": True}})
+    main(["fit", "--config=tiny.yaml", "--config=losses.yaml", "--trainer.max_steps=3"])
+
+    from lightning_jv5 import EmbeddingModule
+
+    checkpoint = folder / "runs" / "tiny" / "version_0" / "checkpoints" / "last.ckpt"
+    module = EmbeddingModule.load_from_checkpoint(checkpoint)
+    matryoshka = module.objective.terms["contrast"]
+    assert set(module.objective.terms) == set(terms)  # a later config replaces the terms as a whole
+    assert (matryoshka.dims_per_step, matryoshka.loss.options["direction"]) == (2, "both")
+    assert module.objective.weights["contrast"].at(1) == 0.5
+    [saved] = [name for name in module.state_dict() if name.endswith("log_temperature")]
+    import torch
+
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert module.state_dict()[saved] == weights[saved] != torch.tensor(0.05).log()  # it has learned

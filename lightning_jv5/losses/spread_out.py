@@ -1,13 +1,15 @@
 """Spread-out regularisation (GOR): texts that have nothing to do with each other should be orthogonal."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from lightning_jv5.losses.batch import EmbeddingBatch, checked_roles
 from lightning_jv5.losses.loss import Loss
-from lightning_jv5.losses.unit import check_rows, unit_rows
+from lightning_jv5.losses.unit import at_least_float32, check_rows, inverse_lengths, unit_rows
 
 
 def spread_out(embeddings: Tensor) -> Tensor:
@@ -29,15 +31,36 @@ def spread_out(embeddings: Tensor) -> Tensor:
     tensor(0.3600)
     """
     dim = check_rows(batch=embeddings)
+    rows = len(embeddings)
     with torch.autocast(embeddings.device.type, enabled=False):
-        unit = unit_rows(embeddings)
-        rows = len(unit)
         if rows <= dim:
+            unit = unit_rows(embeddings)
             cosines = unit @ unit.T
-            squares = (cosines - torch.diag(cosines.diagonal())).square().sum()
+            squares: Tensor = (cosines - torch.diag(cosines.diagonal())).square().sum()
         else:
-            squares = (unit.T @ unit).square().sum() - unit.square().sum(1).square().sum()
+            squares = _SquaredCosines.apply(at_least_float32(embeddings))  # type: ignore[no-untyped-call]
         return squares / max(1, rows * (rows - 1))
+
+
+class _SquaredCosines(torch.autograd.Function):
+    """Sum of the squared cosines between different rows, which keeps nothing for its gradient but the Gram matrix."""
+
+    @staticmethod
+    def forward(ctx: Any, embeddings: Tensor) -> Tensor:
+        unit = unit_rows(embeddings)
+        gram = unit.T @ unit
+        ctx.save_for_backward(embeddings, gram)
+        return gram.square().sum() - embeddings.any(1).sum()  # less each row with itself: 1, or 0 for a row of zeros
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        embeddings, gram = ctx.saved_tensors
+        scale = inverse_lengths(embeddings).unsqueeze(1)
+        unit = embeddings * scale
+        gradient: Tensor = unit @ gram.mul(4 * upstream)
+        along = torch.bmm(gradient.unsqueeze(1), unit.unsqueeze(2)).squeeze(1)  # what the length takes out
+        return gradient.addcmul_(unit, along, value=-1).mul_(scale)
 
 
 class SpreadOut(Loss):
