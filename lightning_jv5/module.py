@@ -127,6 +127,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
             negative_counts=batch.negative_counts,
             score=batch.score,
             label=batch.label,
+            negatives_label=batch.negatives_label,
             dataset=batch.dataset,
             step=self.global_step,
         )

@@ -71,6 +71,7 @@ class TextBatch:
         text_ids: A number for each of ``texts`` by role, equal for equal tokens: what tells false negatives.
         score: Graded similarity of each query and document, for scored pairs; shape ``(batch,)``.
         label: Class of each query; shape ``(batch,)``.
+        negatives_label: Class of each negative.
         dataset: Name of the data set that the step was drawn from.
     """
 
@@ -81,6 +82,7 @@ class TextBatch:
     text_ids: dict[str, Tensor] = field(default_factory=dict)
     score: Tensor | None = None
     label: Tensor | None = None
+    negatives_label: Tensor | None = None
     dataset: str = "train"
 
     @property
@@ -98,6 +100,7 @@ class TextBatch:
             teacher_vectors={role: vectors.pin_memory() for role, vectors in self.teacher_vectors.items()},
             score=None if self.score is None else self.score.pin_memory(),
             label=None if self.label is None else self.label.pin_memory(),
+            negatives_label=None if self.negatives_label is None else self.negatives_label.pin_memory(),
             dataset=self.dataset,
         )
 

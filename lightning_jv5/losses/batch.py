@@ -96,16 +96,27 @@ class EmbeddingBatch:
         :meth:`share`, or is computed from all rows on every rank, then has under DDP, which averages gradients over
         ranks, exactly the gradient of one process with the whole batch. Ranks may have different numbers of rows.
         Every rank calls this, with the same columns. Without several processes it changes nothing.
+
+        Raises:
+            ValueError: If ranks have different columns; on all of them, so that none waits for another.
         """
         rank, ranks = rank_and_ranks()
         if ranks == 1:
             return self
         negatives = 0 if self.negatives is None else len(self.negatives)
-        counts = rows_of_ranks(len(self.query), negatives, device=self.query.device)
-        by_row, by_negative = ([of_rank[column] for of_rank in counts] for column in (0, 1))
+        names = (*_BY_ROW, *_BY_NEGATIVE)
+        columns_here = [int(getattr(self, name) is not None) for name in names]
+        counts = rows_of_ranks(len(self.query), negatives, *columns_here, device=self.query.device)
+        by_row, by_negative, *columns_there = zip(*counts, strict=True)
+        differing = [name for name, there in zip(names, columns_there, strict=True) if len(set(there)) > 1]
+        if differing:
+            raise ValueError(
+                f"Got a batch of {self.dataset!r} in which some ranks have {', '.join(differing)} and others do not; "
+                "let all ranks draw the same data set in a step."
+            )
         columns: dict[str, Any] = {
             name: gather_rows(rows, by_negative if name in _BY_NEGATIVE else by_row)
-            for name in (*_BY_ROW, *_BY_NEGATIVE)
+            for name in names
             if (rows := getattr(self, name)) is not None
         }
         return replace(
@@ -150,8 +161,8 @@ class EmbeddingBatch:
         embeddings: Tensor | None = getattr(self, role)
         if embeddings is None:
             raise ValueError(
-                f"Got a batch of {self.dataset!r} without {role} embeddings, which a loss asks for; take {role!r} out "
-                "of its roles, or use a data set that has them."
+                f"Got a batch of {self.dataset!r} without {role} embeddings, which a loss asks for; use a data set "
+                f"that has them, or, if the loss has roles, take {role!r} out of them."
             )
         return embeddings
 
@@ -165,7 +176,7 @@ class EmbeddingBatch:
         if embeddings is None:
             raise ValueError(
                 f"Got a batch of {self.dataset!r} without teacher embeddings for {role}; give the module a teacher, or "
-                f"the data set a column {role}_teacher."
+                f"the data set a column {'negative' if role == 'negatives' else role}_teacher."
             )
         return embeddings
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_jv5.losses.batch import EmbeddingBatch, checked_roles
 from lightning_jv5.losses.loss import Loss
+from lightning_jv5.losses.unit import at_least_float32, check_rows, unit_rows
 from lightning_jv5.models.projection import Projection
 
 
@@ -22,7 +22,7 @@ def embedding_distillation(student: Tensor, teacher: Tensor) -> Tensor:
         Mean of ``1 - cos`` over the rows, in [0, 2]: a scalar.
 
     Raises:
-        ValueError: If the shapes differ.
+        ValueError: If the shapes differ or, on the CPU, a number is not finite.
 
     >>> import torch
     >>> embedding_distillation(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[3.0, 0.0], [1.0, 0.0]]))
@@ -34,8 +34,11 @@ def embedding_distillation(student: Tensor, teacher: Tensor) -> Tensor:
             "same (batch, dim). Where the teacher has another dimension, give the loss a "
             "Projection(input_dim=<student dim>, output_dim=<teacher dim>)."
         )
-    # float32: bfloat16 rounds cosines 0.980 and 0.981 to one number
-    return (1 - F.cosine_similarity(student.float(), teacher.float(), dim=-1)).mean()
+    check_rows(student=student)
+    check_rows(teacher=teacher)
+    with torch.autocast(student.device.type, enabled=False):
+        cosines = (unit_rows(student) * unit_rows(teacher)).sum(1)
+        return (1 - cosines).sum() / max(1, len(cosines))
 
 
 class EmbeddingDistillation(Loss):
@@ -69,12 +72,14 @@ class EmbeddingDistillation(Loss):
 
     def forward(self, batch: EmbeddingBatch) -> Tensor:
         """Return the sum over the roles of the mean cosine distance."""
-        return sum((self._one_side(batch, role) for role in self.roles), start=batch.query.new_zeros(()).float())
+        return sum(
+            (self._one_side(batch, role) for role in self.roles), start=at_least_float32(batch.query.new_zeros(()))
+        )
 
     def _one_side(self, batch: EmbeddingBatch, role: str) -> Tensor:
         student, teacher = batch.student(role), batch.teacher(role)
         with torch.autocast(student.device.type, enabled=False):  # or the projections would round to bfloat16
-            student, teacher = student.float(), teacher.float()
+            student, teacher = at_least_float32(student), at_least_float32(teacher)
             if self.projection is not None:
                 student = self.projection(student)
             if self.teacher_projection is not None:

@@ -17,10 +17,10 @@ class FalseNegatives:
     Two texts are left out as each other's negatives where any of these says so; what is None says nothing.
 
     Attributes:
-        query_id: A number for each query's text, equal for equal texts: int64, shape ``(batch,)``. The document of a
-            row with the same query is an answer to it, too.
-        document_id: The same for the documents; texts of both kinds never share a number unless they are equal.
-        negatives_id: The same for the hard negatives. One that equals a query's own document is an answer.
+        query_id: A number for each query's text, equal for equal texts of any role: int64, shape ``(batch,)``. Left out
+            is what has the text of the anchor, of its answer, or of the answer to an equal anchor.
+        document_id: The same for the documents.
+        negatives_id: The same for the hard negatives.
         label: Class of each row: texts of one class are no negatives of each other; shape ``(batch,)``.
         negatives_label: Class of each hard negative.
         query_teacher: Teacher embeddings of the queries; shape ``(batch, teacher_dim)``. With the next two and
@@ -53,21 +53,48 @@ class FalseNegatives:
                 "teacher or the data set teacher columns, or leave teacher_margin out."
             )
 
-    def of_pairs(self, own: slice) -> Tensor | None:
-        """Tell which rows of the batch belong together with these; bool, shape ``(rows of own, batch)``."""
-        return either(*(_equal(known, known, own) for known in (self.query_id, self.document_id, self.label)))
+    def check(self, batch: int, negatives: int) -> None:
+        """Check that there is one number for each text.
 
-    def of_negatives(self, own: slice) -> Tensor | None:
-        """Tell which hard negatives are answers to these rows; bool, shape ``(rows of own, negatives)``."""
-        return either(
-            _equal(self.query_id, self.negatives_id, own),
-            _equal(self.document_id, self.negatives_id, own),
-            _equal(self.label, self.negatives_label, own),
-        )
+        Raises:
+            ValueError: If a column has another length.
+        """
+        for name in ("query_id", "document_id", "label", "query_teacher", "document_teacher"):
+            _check_length(name, getattr(self, name), batch, "rows")
+        for name in ("negatives_id", "negatives_label", "negatives_teacher"):
+            _check_length(name, getattr(self, name), negatives, "negatives")
 
-    def same_query(self, own: slice) -> Tensor | None:
-        """Tell which rows of the batch have the same query as these; bool, shape ``(rows of own, batch)``."""
-        return _equal(self.query_id, self.query_id, own)
+    def of(self, anchor: str, role: str, own: slice) -> Tensor | None:
+        """Tell which candidates of a role are no negatives of the anchors of these rows, by their texts and classes.
+
+        Args:
+            anchor: Who chooses: ``"query"`` or ``"document"``.
+            role: Among what: ``"query"``, ``"document"`` or ``"negatives"``.
+            own: The rows.
+
+        Returns:
+            Bool, shape ``(rows of own, candidates of the role)``; None where nothing is known.
+        """
+        classes = self.negatives_label if role == "negatives" else self.label
+        return either(self._by_text(anchor, role, own), _equal(self.label, classes, own))
+
+    def _by_text(self, anchor: str, role: str, own: slice) -> Tensor | None:
+        candidates = {"query": self.query_id, "document": self.document_id, "negatives": self.negatives_id}[role]
+        asked, answers = self.query_id, self.document_id
+        if anchor == "document":
+            asked, answers = answers, asked
+        found = [_equal(asked, candidates, own), _equal(answers, candidates, own)]
+        if role == anchor:  # another anchor with the same answer
+            found.append(_equal(answers, answers, own))
+        if asked is not None and answers is not None and candidates is not None and anchor in self._repeated:
+            found.append(_answers_to_equal(asked, answers, candidates, own))
+        return either(*found)
+
+    @functools.cached_property
+    def _repeated(self) -> set[str]:
+        """The roles in which a text occurs more than once: only then has a text answers in other rows."""
+        ids = {"query": self.query_id, "document": self.document_id}
+        return {role for role, known in ids.items() if known is not None and len(torch.unique(known)) < len(known)}
 
     def by_teacher(self, anchor: str, candidates: Sequence[str], own: slice) -> Tensor | None:
         """Tell what the teacher finds too similar to the anchors of these rows.
@@ -103,6 +130,22 @@ class FalseNegatives:
             "negatives": self.negatives_teacher,
         }
         return {role: unit_rows(rows) for role, rows in vectors.items() if rows is not None}
+
+
+def _answers_to_equal(asked: Tensor, answers: Tensor, candidates: Tensor, own: slice) -> Tensor:
+    """Tell which candidates have the text of an answer to any row that asks the same as these rows."""
+    ordered = answers.sort().values
+    # Each text by the place of its first occurrence in that order; candidates of other texts are no answers
+    answer_place = torch.searchsorted(ordered, answers)
+    place = torch.searchsorted(ordered, candidates.contiguous()).clamp(max=len(ordered) - 1)
+    same = (asked[own].unsqueeze(1) == asked).float()
+    answered = torch.zeros_like(same).index_add_(1, answer_place, same) > 0
+    return answered[:, place] & (ordered[place] == candidates)
+
+
+def _check_length(name: str, column: Tensor | None, count: int, what: str) -> None:
+    if column is not None and len(column) != count:
+        raise ValueError(f"Got {len(column)} of {name} for {count} {what}; need one for each, or leave it out.")
 
 
 def either(*masks: Tensor | None) -> Tensor | None:

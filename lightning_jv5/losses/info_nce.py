@@ -1,6 +1,5 @@
 """InfoNCE: each query's own document against all others, in the memory of a tile of similarities."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -81,6 +80,7 @@ def info_nce(
         raise ValueError(f"Got own_negatives without {missing}; give both, or leave own_negatives out.")
     check_temperature(temperature)
     known = false_negatives or FalseNegatives()
+    known.check(len(query), 0 if negatives is None else len(negatives))
     if multiple_positives and known.query_id is None:
         raise ValueError(
             "Got multiple_positives without query ids; need false_negatives=FalseNegatives(query_id=...), where equal "
@@ -170,7 +170,7 @@ class _Answers:
         row = torch.arange(rows.start, rows.stop, device=like.device)
         if query_id is None:
             self.row = self.column = row
-            self.weight = like.new_full((count,), 1 / count)
+            self.weight = like.new_full((count,), 1 / max(1, count))
             self._first: list[int] | None = None
             return
         order = query_id.argsort(stable=True)
@@ -190,7 +190,7 @@ class _Answers:
 
 
 class _Contrast:
-    """The loss of a tile of anchors, and its gradient in the place of their cosines: a :data:`TileScore`."""
+    """The loss of a tile of anchors, and its gradient in the place of their cosines: a :class:`TileScore`."""
 
     def __init__(
         self,
@@ -207,17 +207,20 @@ class _Contrast:
         self.anchor, self.widths, self.rows = anchor, widths, rows
         self.temperature, self.hardness = temperature, hardness
         self.answers, self.known, self.owner = answers, known, owner
-        # Matryoshka asks for the same rows again at every dim, a few blocks of them in turn
-        self._left_out = functools.lru_cache(maxsize=8)(self._find_left_out)
 
-    def __call__(self, cosines: Tensor, own: slice) -> Tensor:
+    def prepare(self, own: slice) -> Tensor | None:
+        """Return which candidates are left out."""
+        rows = slice(own.start + self.rows.start, own.stop + self.rows.start)
+        return either(self._by_knowledge(rows), self.known.by_teacher(self.anchor, list(self.widths), rows))
+
+    def __call__(self, cosines: Tensor, own: slice, prepared: Tensor | None) -> Tensor:
         row, column, weight = self.answers.of(own, self.rows)
         answer = cosines[row, column] / self.temperature
         # Only the negatives are summed up: an answer is compared with their sum, so that several do not compete
         logits = cosines.mul_(1 / self.temperature + self.hardness)
         logits[row, column] = -torch.inf
-        if (left_out := self._left_out(own.start, own.stop)) is not None:
-            logits.masked_fill_(left_out, -torch.inf)
+        if prepared is not None:
+            logits.masked_fill_(prepared, -torch.inf)
         highest = logits.amax(1, keepdim=True).clamp_(min=torch.finfo(logits.dtype).min)  # a row may have no negative
         exponentials = logits.sub_(highest).exp_()
         total = exponentials.sum(1)
@@ -228,19 +231,14 @@ class _Contrast:
         gradient[row, column] = -slope
         return torch.sum(F.softplus(gap) * weight)
 
-    def _find_left_out(self, start: int, stop: int) -> Tensor | None:
-        rows = slice(start + self.rows.start, stop + self.rows.start)
-        return either(self._by_knowledge(rows), self.known.by_teacher(self.anchor, list(self.widths), rows))
-
     def _by_knowledge(self, rows: slice) -> Tensor | None:
         row = torch.arange(rows.start, rows.stop, device=self.temperature.device).unsqueeze(1)
-        pairs = self.known.of_pairs(rows)
-        parts: dict[str, Tensor | None] = dict.fromkeys(self.widths, pairs)
+        parts = {role: self.known.of(self.anchor, role, rows) for role in self.widths}
         if self.anchor in parts:  # a text is no negative of itself
-            parts[self.anchor] = either(pairs, torch.arange(self.widths[self.anchor], device=row.device) == row)
+            itself = torch.arange(self.widths[self.anchor], device=row.device) == row
+            parts[self.anchor] = either(parts[self.anchor], itself)
         if "negatives" in parts:
-            others = None if self.owner is None else self.owner != row
-            parts["negatives"] = either(self.known.of_negatives(rows), others)
+            parts["negatives"] = either(parts["negatives"], None if self.owner is None else self.owner != row)
         if all(part is None for part in parts.values()):
             return None
         nothing = torch.zeros((), dtype=torch.bool, device=row.device)
@@ -260,8 +258,8 @@ class InfoNCE(Loss):
         document_document: Whether other documents are negatives of a document, from documents to queries.
         multiple_positives: Whether the documents of equal queries are all answers, rather than left out.
         hardness: Weighs each negative by ``exp(hardness * cos)``.
-        mask_same_text: Whether a candidate whose text is the query's own answer, or an answer to an equal query, is
-            left out. Where the batch does not tell which texts are equal, none are.
+        mask_same_text: Whether candidates are left out whose text is the anchor's own, its answer, or the answer to an
+            equal anchor. Where the batch does not tell which texts are equal, none are.
         mask_same_label: Whether texts of the query's class are left out.
         teacher_margin: Leave out what the teacher finds more similar than the answer by this difference of cosines.
         tile_rows: Rows in a tile of similarities; by default what fits a few megabytes.

@@ -17,7 +17,8 @@ class Matryoshka(Loss):
         dims: Numbers of leading coordinates to keep, each once.
         weights: Weight of each dim; by default ``1 / len(dims)`` each.
         dims_per_step: Only so many dims in each optimizer step, the largest always and the others drawn at random;
-            those drawn weigh more, so that the expectation is the sum over all. By default all.
+            those drawn weigh more, so that the expectation is the sum over all (1 is the largest alone). By default
+            all.
         seed: With the step, says which dims are drawn: every rank, and a resumed run, draws the same.
 
     Raises:

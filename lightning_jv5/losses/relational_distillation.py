@@ -50,7 +50,7 @@ def relational_distillation(student: Tensor, reference: Tensor) -> Tensor:
         s_scale, t_scale = _inverse(s_mean, texts), _inverse(t_mean, texts)
         # mu is the sum over M^2; what is left of 1/M^2 and both 1/mu^2 is a factor of M^2
         loss = texts**2 * (s_square * s_scale**2 - 2 * product * s_scale * t_scale + t_square * t_scale**2)
-        return loss.to(torch.promote_types(student.dtype, torch.float32))
+        return loss.clamp(min=0).to(torch.promote_types(student.dtype, torch.float32))
 
 
 def _inverse(total: Tensor, texts: int) -> Tensor:

@@ -9,8 +9,8 @@ products of the largest one.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +21,25 @@ from lightning_jv5.losses.unit import at_least_float32, inverse_lengths, unit_ro
 
 # Numbers in one tile, and in the block of it that is looked at together. On two CPU threads, at 16,384 columns:
 # products want large tiles (2**20 take 1.5 times as long as 2**23), but what is done to each number wants blocks that
-# stay in the processor's cache (2**20 take half as long as 2**23). A GPU wants many rows at once.
+# stay in the cache (2**20 take half as long as 2**23). Elsewhere 256 MiB: a guess, made without a GPU at hand.
 _TILE_NUMBERS = {"cpu": (2**23, 2**20)}
-_TILE_NUMBERS_ELSEWHERE = (2**28, 2**28)
+_TILE_NUMBERS_ELSEWHERE = (2**26, 2**26)
 
-TileScore = Callable[[Tensor, slice], Tensor]
-"""From the cosines of a tile, shape ``(rows of the slice, columns)``, and which rows they are, to the loss of those
-rows: a scalar. The cosines are overwritten with the loss's gradient towards them."""
+
+class TileScore(Protocol):
+    """The loss of some rows, from their cosines with all columns."""
+
+    def prepare(self, own: slice) -> Any:
+        """Return what the score of these rows needs beside their cosines (a mask, say): asked once for all dims."""
+
+    def __call__(self, cosines: Tensor, own: slice, prepared: Any) -> Tensor:
+        """Return the loss of these rows, a scalar, and overwrite the cosines with its gradient towards them.
+
+        Args:
+            cosines: Shape ``(rows of own, columns)``.
+            own: Which rows they are.
+            prepared: What :meth:`prepare` returned for them.
+        """
 
 
 def sum_over_row_tiles(
@@ -45,7 +57,7 @@ def sum_over_row_tiles(
     Args:
         rows: Embeddings of any length; shape ``(rows, dim)``.
         columns: What each row is compared with; shape ``(columns, dim)``.
-        score: The loss of a tile; see :data:`TileScore`. It may depend on ``temperature`` only through
+        score: The loss of some rows; see :class:`TileScore`. It may depend on ``temperature`` only through
             ``cosines / temperature``, which is how that gets its gradient.
         temperature: A scalar.
         dims: Numbers of leading coordinates to score; by default all of them.
@@ -54,9 +66,15 @@ def sum_over_row_tiles(
 
     Returns:
         ``sum over dims of weight * score``: a scalar with a gradient for rows, columns and temperature.
+
+    Raises:
+        ValueError: If a dim is not between 1 and the embeddings', weights do not match dims, or a tile has no rows.
     """
     width = rows.shape[1]
-    dims, weights = list(dims or [width]), list(weights or [1.0] * len(dims or [width]))
+    dims = list(dims or [width])
+    weights = [1.0] * len(dims) if weights is None else list(weights)
+    if len(weights) != len(dims):
+        raise ValueError(f"Got {len(weights)} weights for {len(dims)} Matryoshka dims; give one for each dim.")
     for dim in dims:
         if not 1 <= dim <= width:
             raise ValueError(f"Got Matryoshka dim {dim} for embeddings of {width}; need dims between 1 and {width}.")
@@ -64,17 +82,25 @@ def sum_over_row_tiles(
         raise ValueError(f"Got tile_rows {tile_rows}; need at least 1.")
     in_tile, in_block = _TILE_NUMBERS.get(rows.device.type, _TILE_NUMBERS_ELSEWHERE)
     tile_rows = tile_rows or max(1, in_tile // max(1, len(columns)))
-    sizes = (tile_rows, min(tile_rows, max(1, in_block // max(1, len(columns)))))
+    how = _How(tile_rows, min(tile_rows, max(1, in_block // max(1, len(columns)))), torch.is_grad_enabled())
     with torch.autocast(rows.device.type, enabled=False):
         if len(dims) == 1:
             [dim], [weight] = dims, weights
             unit = (unit_rows(rows[:, :dim]), unit_rows(columns[:, :dim]))
-            total: Tensor = _RowTiles.apply(*unit, temperature, score, sizes)  # type: ignore[no-untyped-call]
+            total: Tensor = _RowTiles.apply(*unit, temperature, score, how)  # type: ignore[no-untyped-call]
             return weight * total
         ascending = sorted(zip(dims, weights, strict=True))
         rows, columns = at_least_float32(rows), at_least_float32(columns)
-        nested: Tensor = _NestedRowTiles.apply(rows, columns, temperature, score, ascending, sizes)  # type: ignore[no-untyped-call]
+        nested: Tensor = _NestedRowTiles.apply(rows, columns, temperature, score, ascending, how)  # type: ignore[no-untyped-call]
         return nested
+
+
+class _How(NamedTuple):
+    """Rows of a tile, of a block, and whether there may be a gradient: inside a Function autograd is always off."""
+
+    tile_rows: int
+    block_rows: int
+    grad_enabled: bool
 
 
 def _parts(first: int, last: int, size: int) -> Iterator[slice]:
@@ -86,17 +112,16 @@ class _RowTiles(torch.autograd.Function):
 
     @staticmethod
     def forward(  # noqa: PLR0917 - torch passes them by position
-        ctx: Any, rows: Tensor, columns: Tensor, temperature: Tensor, score: TileScore, sizes: tuple[int, int]
+        ctx: Any, rows: Tensor, columns: Tensor, temperature: Tensor, score: TileScore, how: _How
     ) -> Tensor:
-        needed = any(ctx.needs_input_grad)
-        tile_rows, block_rows = sizes
+        needed = how.grad_enabled and any(ctx.needs_input_grad)
         total = rows.new_zeros(())
         d_rows, d_columns = (torch.empty_like(rows), torch.zeros_like(columns)) if needed else (rows, columns)
-        room = rows.new_empty(min(tile_rows, len(rows)), len(columns))
-        for own in _parts(0, len(rows), tile_rows):
+        room = rows.new_empty(min(how.tile_rows, len(rows)), len(columns))
+        for own in _parts(0, len(rows), how.tile_rows):
             tile = torch.mm(rows[own], columns.T, out=room[: own.stop - own.start])
-            for block in _parts(own.start, own.stop, block_rows):
-                total += score(tile[block.start - own.start : block.stop - own.start], block)
+            for block in _parts(own.start, own.stop, how.block_rows):
+                total += score(tile[block.start - own.start : block.stop - own.start], block, score.prepare(block))
             if needed:
                 torch.mm(tile, columns, out=d_rows[own])
                 d_columns.addmm_(tile.T, rows[own])
@@ -123,9 +148,9 @@ class _NestedRowTiles(torch.autograd.Function):
         temperature: Tensor,
         score: TileScore,
         ascending: Sequence[tuple[int, float]],
-        sizes: tuple[int, int],
+        how: _How,
     ) -> Tensor:
-        needed = any(ctx.needs_input_grad)
+        needed = how.grad_enabled and any(ctx.needs_input_grad)
         dims = [dim for dim, _ in ascending]
         row_scale, column_scale = (
             torch.stack([inverse_lengths(side[:, :dim]) for dim in dims]) for side in (rows, columns)
@@ -140,18 +165,18 @@ class _NestedRowTiles(torch.autograd.Function):
         # Sum over the other side of gradient * cosine: what the lengths of the truncated rows get
         row_sums, column_sums = torch.zeros_like(row_scale), torch.zeros_like(column_scale)
         total = rows.new_zeros(())
-        tile_rows, block_rows = sizes
-        room = rows.new_empty(len(dims) + 1, min(tile_rows, len(rows)), len(columns))
-        scratch = rows.new_empty(block_rows, len(columns))
-        for own in _parts(0, len(rows), tile_rows):
+        room = rows.new_empty(len(dims) + 1, min(how.tile_rows, len(rows)), len(columns))
+        scratch = rows.new_empty(min(how.block_rows, len(rows)), len(columns))
+        for own in _parts(0, len(rows), how.tile_rows):
+            blocks = [(block, score.prepare(block)) for block in _parts(own.start, own.stop, how.block_rows)]
             products, *gradients = room[:, : own.stop - own.start]
             for place, (gradient_tile, (_, weight)) in enumerate(zip(gradients, ascending, strict=True)):
                 products.addmm_(row_parts[place][own], column_parts[place].T, beta=1 if place else 0)
-                for block in _parts(own.start, own.stop, block_rows):
+                for block, prepared in blocks:
                     here = slice(block.start - own.start, block.stop - own.start)
                     scale, gradient = row_scale[place, block, None], gradient_tile[here]
                     torch.mul(products[here], scale, out=gradient).mul_(column_scale[place])  # cosines, as yet
-                    total += weight * score(gradient, block)
+                    total += weight * score(gradient, block, prepared)
                     if needed:
                         gradient.mul_(column_scale[place]).mul_(weight * scale)  # now towards the inner products
                         of_lengths = torch.mul(products[here], gradient, out=scratch[: len(gradient)])

@@ -1,6 +1,5 @@
 """Score distillation: each text should find the texts of its batch as (dis)similar as the teacher does."""
 
-import functools
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -38,7 +37,8 @@ def score_distillation(
     Args:
         student: Embeddings of any length; shape ``(batch, dim)``.
         teacher: Embeddings of the same texts, of any dimension; they get no gradient.
-        temperature: Divides the cosines (unitless). A tensor may have a gradient.
+        temperature: Divides the cosines (unitless). A tensor may have a gradient, which is that of the student's
+            softmax alone: the teacher's is what is to be reached, and does not move to meet it.
         teacher_temperature: The teacher's; by default the student's value.
         divergence: ``"mse"`` (the paper's eq. 9) or ``"kl"``.
         skip_self: Whether a text's similarity to itself is left out. The paper's sum has it; at small temperatures it
@@ -62,7 +62,7 @@ def score_distillation(
     check_rows(teacher=teacher)
     for value in (temperature, temperature if teacher_temperature is None else teacher_temperature):
         check_temperature(value)
-    if len(student) != len(teacher) or not len(student):
+    if len(student) != len(teacher):
         raise ValueError(f"Got {len(student)} student and {len(teacher)} teacher rows; need the same texts in both.")
     if divergence not in get_args(Divergence):
         raise ValueError(f"Got divergence {divergence!r}; need one of {', '.join(get_args(Divergence))}.")
@@ -98,12 +98,15 @@ class _Softmaxes:
         self.teacher, self.rows = teacher, rows
         self.temperature, self.teacher_temperature = temperature, teacher_temperature
         self.divergence, self.skip_self = divergence, skip_self
-        # Matryoshka asks for the same rows again at every dim, a few blocks of them in turn
-        self._target = functools.lru_cache(maxsize=8)(self._softmax_of_teacher)
 
-    def __call__(self, cosines: Tensor, own: slice) -> Tensor:
-        count = self.rows.stop - self.rows.start
-        target = self._target(own.start, own.stop)
+    def prepare(self, own: slice) -> Tensor:
+        """Return the teacher's softmax."""
+        rows = slice(own.start + self.rows.start, own.stop + self.rows.start)
+        logits = (self.teacher[rows] @ self.teacher.T).div_(self.teacher_temperature)
+        return torch.softmax(self._without_self(logits, own), dim=1)
+
+    def __call__(self, cosines: Tensor, own: slice, prepared: Tensor) -> Tensor:
+        count, target = self.rows.stop - self.rows.start, prepared
         logits = self._without_self(cosines.div_(self.temperature), own)
         if self.divergence == "kl":
             log_share = torch.log_softmax(logits, dim=1)
@@ -118,11 +121,6 @@ class _Softmaxes:
         inner = torch.einsum("ij,ij->i", difference, share).unsqueeze(1)
         cosines.copy_(share.mul_(difference.sub_(inner)).mul_(2 / (count * self.temperature)))
         return squared
-
-    def _softmax_of_teacher(self, start: int, stop: int) -> Tensor:
-        rows = slice(start + self.rows.start, stop + self.rows.start)
-        logits = (self.teacher[rows] @ self.teacher.T).div_(self.teacher_temperature)
-        return torch.softmax(self._without_self(logits, slice(start, stop)), dim=1)
 
     def _without_self(self, logits: Tensor, own: slice) -> Tensor:
         if self.skip_self and logits.shape[1] > 1:
@@ -165,6 +163,8 @@ class ScoreDistillation(Loss):
         if divergence not in get_args(Divergence):
             raise ValueError(f"Got divergence {divergence!r}; need one of {', '.join(get_args(Divergence))}.")
         self.temperature = temperature_source(temperature)
+        if teacher_temperature is not None:
+            check_temperature(teacher_temperature)
         self.teacher_temperature = teacher_temperature
         self.divergence: Divergence = divergence
         self.skip_self, self.roles, self.tile_rows = skip_self, checked_roles(roles), tile_rows

@@ -51,9 +51,13 @@ def temperature_source(temperature: float | Schedule | LearnableTemperature) -> 
     """Return what gives a temperature for each step.
 
     Raises:
-        ValueError: If it is a number that is not positive.
+        ValueError: If it is not positive, or begins or ends so.
     """
-    if isinstance(temperature, LearnableTemperature | Schedule):
+    if isinstance(temperature, LearnableTemperature):
+        return temperature
+    if isinstance(temperature, Schedule):
+        for step in (0, 10**9):  # where it begins, and where it ends
+            check_temperature(temperature.at(step))
         return temperature
     check_temperature(temperature)
     return as_schedule(temperature)

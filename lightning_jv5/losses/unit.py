@@ -46,8 +46,8 @@ def check_rows(**named: Tensor | None) -> int:
         named: Embeddings by the name that the error gives them; those that are None are passed over.
 
     Raises:
-        ValueError: If one is not ``(rows, dim)``, their dims differ, or, on the CPU, one is not finite (on a GPU that
-            check would wait for the device).
+        ValueError: If one is not ``(rows, dim)``, their dims or dtypes differ, or, on the CPU, one is not finite (on a
+            GPU that check would wait for the device).
     """
     there = {name: rows for name, rows in named.items() if rows is not None}
     for name, rows in there.items():
@@ -62,6 +62,10 @@ def check_rows(**named: Tensor | None) -> int:
                 f"Got NaN or infinite {name} embeddings in {len(bad)} rows, the first {bad[0]}; need finite numbers. "
                 "Did training diverge? Lower the learning rate, or look at that text."
             )
+    dtypes = {name: rows.dtype for name, rows in there.items()}
+    if len(set(dtypes.values())) > 1:
+        listed = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+        raise ValueError(f"Got embeddings of different dtypes: {listed}; need one. Convert them with .float().")
     dims = {name: rows.shape[1] for name, rows in there.items()}
     if len(set(dims.values())) > 1:
         listed = ", ".join(f"{name} {dim}" for name, dim in dims.items())

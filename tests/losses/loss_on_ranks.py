@@ -171,3 +171,13 @@ def alternating(folder: Path) -> None:
         student(replace(own, score=own.score if step % 2 else None), True).backward()
         optimizer.step()
     torch.save(student.module.state_dict(), folder / f"rank{dist.get_rank()}.pt")
+
+
+def other_columns(folder: Path) -> None:
+    """Gather batches of other columns, and write down what is said about it."""
+    whole = texts_of([1, 1])
+    batch = replace(whole, score=None, negatives_label=None) if dist.get_rank() else whole
+    try:
+        batch.gather()
+    except ValueError as error:
+        (folder / f"rank{dist.get_rank()}.txt").write_text(str(error))

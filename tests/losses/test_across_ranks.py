@@ -6,11 +6,17 @@ import pytest
 import torch
 
 from lightning_jv5.losses import EmbeddingBatch
-from tests.losses.loss_on_ranks import alone, alternating, joined, losses, on_ranks
+from tests.losses.loss_on_ranks import alone, alternating, joined, losses, on_ranks, other_columns
 from tests.process_runs import in_process
 
 COUNTS = (2, 0, 1, 1, 3, 0)
-BOUNDS = {"two ranks": (0, 3, 6), "two uneven ranks": (0, 4, 6), "three uneven ranks": (0, 1, 4, 6)}
+BOUNDS = {
+    "two ranks": (0, 3, 6),
+    "two uneven ranks": (0, 4, 6),
+    "three uneven ranks": (0, 1, 4, 6),
+    "the last without negatives": (0, 5, 6),
+    "the last without rows": (0, 6, 6),
+}
 
 
 def run(ranks: int, target: Callable[..., None], folder: Path, *arguments: Any) -> None:
@@ -54,6 +60,12 @@ def test_batches_with_and_without_scores_may_alternate_under_ddp(tmp_path: Path)
     run(2, alternating, tmp_path)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
     torch.testing.assert_close(first, second, atol=0, rtol=0)
+
+
+def test_ranks_that_have_other_columns_all_say_so(tmp_path: Path) -> None:
+    run(2, other_columns, tmp_path)
+    for rank in range(2):
+        assert "some ranks have score, negatives_label and others do not" in (tmp_path / f"rank{rank}.txt").read_text()
 
 
 def test_without_several_processes_gathering_changes_nothing() -> None:

@@ -1,4 +1,6 @@
+import gc
 import itertools
+import weakref
 from typing import Any
 
 import pytest
@@ -6,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_jv5.losses import (
     EmbeddingBatch,
@@ -34,7 +37,7 @@ def reference(
     query_query: bool = False,
     document_document: bool = False,
     same_answer: Any = lambda i, j: False,
-    left_out: Any = lambda i, role, j: False,
+    left_out: Any = lambda anchor, i, role, j: False,
     hardness: float = 0.0,
     only: range | None = None,
 ) -> Tensor:
@@ -44,27 +47,43 @@ def reference(
     total = query.new_zeros(())
     if direction in {"query_to_document", "both"}:
         answers = [[document[j] for j in batch if j == i or same_answer(i, j)] for i in only]
-        against = [[document[j] for j in batch if j != i and not same_answer(i, j) and not left_out(i, "document", j)]
-                   for i in only]  # fmt: skip
+        against = [
+            [document[j] for j in batch if not (j == i or same_answer(i, j) or left_out("query", i, "document", j))]
+            for i in only
+        ]
         for place, i in enumerate(only):
             if negatives is not None:
                 against[place] += [
                     negatives[j]
                     for j in range(len(negatives))
-                    if not (own_negatives and owners is not None and owners[j] != i) and not left_out(i, "negatives", j)
+                    if not (own_negatives and owners is not None and owners[j] != i)
+                    and not left_out("query", i, "negatives", j)
                 ]
             if query_query:
-                against[place] += [query[j] for j in batch if j != i and not left_out(i, "query", j)]
+                against[place] += [query[j] for j in batch if j != i and not left_out("query", i, "query", j)]
         total = total + slow_info_nce([query[i] for i in only], answers, against, temperature, hardness)
     if direction in {"document_to_query", "both"}:
         answers = [[query[j] for j in batch if j == i or same_answer(i, j)] for i in only]
-        against = [[query[j] for j in batch if j != i and not same_answer(i, j) and not left_out(i, "query", j)]
-                   for i in only]  # fmt: skip
+        against = [
+            [query[j] for j in batch if not (j == i or same_answer(i, j) or left_out("document", i, "query", j))]
+            for i in only
+        ]
         for place, i in enumerate(only):
             if document_document:
-                against[place] += [document[j] for j in batch if j != i and not left_out(i, "document", j)]
+                against[place] += [document[j] for j in batch if j != i and not left_out("document", i, "document", j)]
         total = total + slow_info_nce([document[i] for i in only], answers, against, temperature, hardness)
     return total
+
+
+def says_text(ids: dict[str, Tensor]) -> Any:
+    """The rule in plain Python: the anchor's text, the answer to any equal anchor, another anchor with its answer."""
+
+    def left_out(anchor: str, i: int, role: str, j: int) -> bool:
+        asked, answers = (ids[side].tolist() for side in (anchor, "document" if anchor == "query" else "query"))
+        texts = {asked[i], *(answers[row] for row in range(len(asked)) if asked[row] == asked[i])}
+        return ids[role].tolist()[j] in texts or (role == anchor and answers[j] == answers[i])
+
+    return left_out
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -123,25 +142,24 @@ def test_texts_of_the_same_side_can_be_negatives_and_the_hard_ones_weigh_more(
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("multiple", [False, True])
 def test_equal_texts_are_left_out_or_are_answers(direction: Any, multiple: bool) -> None:
-    # Rows 0 and 2 ask the same; rows 1 and 3 have the same answer, which is also a hard negative of row 4
-    query_id, document_id = torch.tensor([1, 2, 1, 3, 4]), torch.tensor([10, 11, 12, 11, 13])
-    negatives_id = torch.tensor([11, 20])
-    query, document, negatives = rows(5, seed=0), rows(5, seed=1), rows(2, seed=2)
-    known = FalseNegatives(query_id=query_id, document_id=document_id, negatives_id=negatives_id)
+    # Rows 0 and 2 ask the same; rows 1 and 3 have the same answer, which is also a hard negative of row 4, as is the
+    # second answer to the question of row 0; the query of row 4 is the answer of row 0
+    ids = {
+        "query": torch.tensor([1, 2, 1, 3, 10]),
+        "document": torch.tensor([10, 11, 12, 11, 13]),
+        "negatives": torch.tensor([11, 12, 20]),
+    }
+    query, document, negatives = rows(5, seed=0), rows(5, seed=1), rows(3, seed=2)
+    known = FalseNegatives(**{f"{role}_id": numbers for role, numbers in ids.items()})
     options: dict[str, Any] = {"direction": direction, "query_query": True}
     loss = info_nce(
         query, document, negatives=negatives, temperature=0.4, false_negatives=known, multiple_positives=multiple,
         **options,
     )  # fmt: skip
 
-    def left_out(i: int, role: str, j: int) -> bool:
-        if role == "negatives":
-            return bool(negatives_id[j] in (document_id[i], query_id[i]))
-        return bool(query_id[i] == query_id[j] or document_id[i] == document_id[j])
-
     q, d, n = doubled(query, document, negatives)
-    same_answer = (lambda i, j: bool(query_id[i] == query_id[j])) if multiple else (lambda i, j: False)
-    expected = reference(q, d, 0.4, negatives=n, same_answer=same_answer, left_out=left_out, **options)
+    same_answer = (lambda i, j: bool(ids["query"][i] == ids["query"][j])) if multiple else (lambda i, j: False)
+    expected = reference(q, d, 0.4, negatives=n, same_answer=same_answer, left_out=says_text(ids), **options)
     inputs, copies = ([query, document], [q, d])
     if direction != "document_to_query":
         inputs, copies = [*inputs, negatives], [*copies, n]
@@ -154,7 +172,7 @@ def test_texts_of_one_class_are_no_negatives_of_each_other() -> None:
     known = FalseNegatives(label=label, negatives_label=negatives_label)
     loss = info_nce(query, document, negatives=negatives, temperature=0.4, false_negatives=known, direction="both")
 
-    def left_out(i: int, role: str, j: int) -> bool:
+    def left_out(anchor: str, i: int, role: str, j: int) -> bool:
         return bool(label[i] == (negatives_label if role == "negatives" else label)[j])
 
     copies = doubled(query, document, negatives)
@@ -182,8 +200,7 @@ def test_what_the_teacher_finds_too_similar_is_left_out(margin: float, direction
     def cosine(a: Tensor, b: Tensor) -> float:
         return float(torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0))
 
-    def left_out(i: int, role: str, j: int) -> bool:
-        anchor = "document" if role == "query" else "query"  # with these options nothing is compared with its own side
+    def left_out(anchor: str, i: int, role: str, j: int) -> bool:
         answer = cosine(teacher["query"][i], teacher["document"][i])
         dropped.append(cosine(teacher[anchor][i], teacher[role][j]) > answer + margin)
         return dropped[-1]
@@ -220,6 +237,52 @@ def test_all_matryoshka_dims_at_once_are_the_sum_over_truncated_embeddings(
     assert_same(loss, inputs, expected, copies[: len(inputs)])
 
 
+def test_masks_are_looked_up_once_for_all_dims_and_not_kept() -> None:
+    asked: list[slice] = []
+
+    class Counting(FalseNegatives):
+        def of(self, anchor: str, role: str, own: slice) -> Tensor | None:
+            asked.append(own)
+            return super().of(anchor, role, own)
+
+    query, document = rows(5, seed=0), rows(5, seed=1)
+    known = Counting(label=torch.arange(5))
+    info_nce(query, document, temperature=0.3, dims=[6, 4, 2], tile_rows=2, false_negatives=known)
+    assert [(own.start, own.stop) for own in asked] == [(0, 2), (2, 4), (4, 5)]
+    held = weakref.ref(known)
+    gc.disable()  # nothing but counting references frees it
+    try:
+        del known
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+class Operations(TorchDispatchMode):
+    """Keeps the name and the result of every operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[str, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.made.append((func.overloadpacket.__name__, func(*args, **(kwargs or {}))))
+        return self.made[-1][1]
+
+    def products(self) -> int:
+        return sum(name in {"mm", "addmm_"} for name, _ in self.made)
+
+
+@pytest.mark.parametrize("dims", [[8], [8, 4]])
+def test_no_gradient_is_computed_where_none_is_wanted(dims: list[int]) -> None:
+    query, document = rows(64, 8, seed=0), rows(64, 8, seed=1)
+    with Operations() as without, torch.no_grad():
+        info_nce(query, document, temperature=0.1, dims=dims)
+    with Operations() as with_gradient:
+        info_nce(query, document, temperature=0.1, dims=dims)
+    assert (without.products(), with_gradient.products()) == (len(dims), 3 * len(dims))
+
+
 def test_rows_are_averaged_over_a_part_while_all_are_candidates() -> None:
     query, document = rows(6, seed=0), rows(6, seed=1)
     loss = info_nce(query, document, temperature=0.3, rows=slice(2, 5), direction="both", tile_rows=2)
@@ -232,27 +295,29 @@ def test_rows_are_averaged_over_a_part_while_all_are_candidates() -> None:
 def test_any_batch_agrees_with_the_slow_reference(data: st.DataObject) -> None:
     batch, dim = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 5))
     counts = data.draw(st.lists(st.integers(0, 3), min_size=batch, max_size=batch))
-    ids = [data.draw(st.lists(st.integers(0, 4), min_size=batch, max_size=batch)) for _ in range(2)]
+    lengths = {"query": batch, "document": batch, "negatives": sum(counts)}
+    ids = {
+        role: torch.tensor(data.draw(st.lists(st.integers(0, 8), min_size=length, max_size=length)), dtype=torch.int64)
+        for role, length in lengths.items()
+    }
+    same_side = data.draw(st.booleans())
     seed, temperature = data.draw(st.integers(0, 9)), data.draw(st.sampled_from([0.005, 0.02, 0.3, 5.0, 100.0]))
     direction, own = data.draw(st.sampled_from(DIRECTIONS)), data.draw(st.booleans())
     tile_rows = data.draw(st.integers(1, 7))
     query, document = (rows(batch, dim, seed + n, torch.float64) for n in range(2))
     negatives = rows(sum(counts), dim, seed + 2, torch.float64)
-    query_id, document_id = (torch.tensor(values) + 10 * n for n, values in enumerate(ids))
     loss = info_nce(
         query, document, negatives=negatives, negative_counts=torch.tensor(counts), own_negatives=own,
         temperature=temperature, direction=direction, tile_rows=tile_rows,
-        false_negatives=FalseNegatives(query_id=query_id, document_id=document_id),
+        query_query=same_side,
+        false_negatives=FalseNegatives(**{f"{role}_id": numbers for role, numbers in ids.items()}),
     )  # fmt: skip
-
-    def left_out(i: int, role: str, j: int) -> bool:
-        return role != "negatives" and bool(query_id[i] == query_id[j] or document_id[i] == document_id[j])
 
     copies = doubled(query, document, negatives)
     owners = [i for i, count in enumerate(counts) for _ in range(count)]
     expected = reference(
         *copies[:2], temperature, negatives=copies[2], owners=owners, own_negatives=own, direction=direction,
-        left_out=left_out,
+        left_out=says_text(ids), query_query=same_side,
     )  # fmt: skip
     if not bool(expected.isfinite()):  # the reference divides exp(-200) by a sum of such
         return
@@ -389,6 +454,13 @@ Z = torch.eye(3)
         ({"temperature": torch.ones(2)}, r"temperature of shape \(2,\); need a single number"),
         ({"dims": [4]}, "Got Matryoshka dim 4 for embeddings of 3"),
         ({"tile_rows": 0}, "Got tile_rows 0; need at least 1"),
+        ({"dims": [3, 2], "dim_weights": [1.0]}, "Got 1 weights for 2 Matryoshka dims"),
+        ({"document": Z.double()}, "embeddings of different dtypes: query torch.float32, document torch.float64"),
+        ({"false_negatives": FalseNegatives(label=torch.arange(1))}, "Got 1 of label for 3 rows; need one for each"),
+        (
+            {"negatives": Z, "false_negatives": FalseNegatives(negatives_id=torch.arange(2))},
+            "Got 2 of negatives_id for 3 negatives",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
@@ -486,25 +558,21 @@ def test_a_batch_that_lacks_something_is_named() -> None:
         InfoNCE(mask_same_label=True)(EmbeddingBatch(Z, Z, dataset="nq"))
     with pytest.raises(ValueError, match=r"teacher_margin 0\.0 without teacher embeddings for query"):
         InfoNCE(teacher_margin=0.0)(EmbeddingBatch(Z, Z))
-    for options in ({"direction": "up"}, {"document_document": True}, {"temperature": -1.0}):
+    for options in (
+        {"direction": "up"},
+        {"document_document": True},
+        {"temperature": -1.0},
+        {"temperature": LinearRamp(1.0, 0.0, steps=10)},
+    ):
         with pytest.raises(ValueError, match="Got"):
             InfoNCE(**options)
 
 
 def test_memory_is_that_of_a_tile() -> None:
-    sizes = []
-
-    class Largest(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            sizes.extend(part.numel() for part in (result if isinstance(result, tuple | list) else [result])
-                         if isinstance(part, Tensor))  # fmt: skip
-            return result
-
     batch = 512
     query, document = rows(batch, 8, seed=0), rows(batch, 8, seed=1)
     for dims, direction in itertools.product((None, [8, 4]), ("query_to_document", "both")):
-        sizes.clear()
-        with Largest():
+        with Operations() as operations:
             info_nce(query, document, temperature=0.1, dims=dims, direction=direction, tile_rows=16).backward()
+        sizes = [result.numel() for _, result in operations.made if isinstance(result, Tensor)]
         assert max(sizes) <= 4 * 16 * batch  # two dims' tiles and two to work in; all pairs would be 32 times 16

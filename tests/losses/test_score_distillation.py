@@ -53,6 +53,20 @@ def test_gradient_agrees_with_finite_differences(options: dict[str, Any]) -> Non
     )
 
 
+def test_the_teacher_does_not_move_with_the_temperature() -> None:
+    student, teacher = rows(4, seed=0), rows(4, 3, seed=1)
+    temperature = torch.tensor(0.4, requires_grad=True)
+    moving, fixed = (
+        torch.autograd.grad(score_distillation(student, teacher, temperature=temperature, **options), temperature)[0]
+        for options in ({}, {"teacher_temperature": 0.4})
+    )
+    torch.testing.assert_close(moving, fixed)
+
+
+def test_no_texts_are_no_loss() -> None:
+    assert score_distillation(torch.zeros(0, 3), torch.zeros(0, 2)).item() == 0
+
+
 def test_a_part_of_the_rows_is_averaged_over_all_columns() -> None:
     student, teacher = rows(6, seed=0), rows(6, seed=1).detach()
     whole = score_distillation(student, teacher, temperature=0.3)
@@ -90,5 +104,7 @@ def test_what_is_wrong_is_said() -> None:
         ScoreDistillation(divergence="js")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Got temperature 0; need a positive number"):
         score_distillation(z, z, teacher_temperature=0)
+    with pytest.raises(ValueError, match="Got temperature 0; need a positive number"):
+        ScoreDistillation(teacher_temperature=0)
     with pytest.raises(ValueError, match="a batch of 'nq' without teacher embeddings for query"):
         ScoreDistillation()(EmbeddingBatch(z, z, dataset="nq"))

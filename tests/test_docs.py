@@ -1,0 +1,47 @@
+"""What the README and the docs show is what works."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+
+from lightning_jv5.cli import main
+from lightning_jv5.losses import EmbeddingBatch, Objective
+
+ROOT = Path(__file__).parent.parent
+
+
+def yaml_blocks(path: Path) -> list[Any]:
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", path.read_text(), re.DOTALL)]
+
+
+def test_the_readmes_own_config_goes_on_top_of_the_packaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [mine] = yaml_blocks(ROOT / "README.md")
+    Path("mine.yaml").write_text(yaml.safe_dump(mine, sort_keys=False))
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config=small.yaml", "--config=mine.yaml", "--print_config"])
+    assert ended.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["data"]["init_args"]["batch_size"] == mine["data"]["batch_size"]
+    teacher = printed["model"]["init_args"]["teacher"]
+    assert teacher["init_args"]["path"] == mine["model"]["teacher"]["path"]
+
+
+def test_the_objectives_in_the_docs_can_be_built_and_have_a_gradient() -> None:
+    [objective] = [block["objective"] for block in yaml_blocks(ROOT / "docs" / "losses.md") if "objective" in block]
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--objective", type=Objective)
+    built = parser.instantiate(parser.parse_object({"objective": objective})).objective
+    query, document = (torch.randn(4, 384, requires_grad=True) for _ in range(2))
+    teachers = {f"{role}_teacher": torch.randn(4, 1024) for role in ("query", "document")}
+    batch = EmbeddingBatch(query, document, **teachers)
+    assert list(built.named_terms(batch)) == ["retrieval/contrast", "retrieval/distill", "spread"]
+    built(batch).backward()
+    assert all(parameter.grad is not None for parameter in [query, document, *built.parameters()])
