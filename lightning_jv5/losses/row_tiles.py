@@ -13,11 +13,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightning_jv5.losses.unit import at_least_float32, inverse_lengths, unit_rows
+from lightning_jv5.losses.unit import inverse_lengths, unit_rows
 
 # Numbers in one tile, and in the block of it that is looked at together. On two CPU threads, at 16,384 columns:
 # products want large tiles (2**20 take 1.5 times as long as 2**23), but what is done to each number wants blocks that
@@ -90,7 +89,7 @@ def sum_over_row_tiles(
             total: Tensor = _RowTiles.apply(*unit, temperature, score, how)  # type: ignore[no-untyped-call]
             return weight * total
         ascending = sorted(zip(dims, weights, strict=True))
-        rows, columns = at_least_float32(rows), at_least_float32(columns)
+        rows, columns = (unit_rows(side[:, : ascending[-1][0]]) for side in (rows, columns))
         nested: Tensor = _NestedRowTiles.apply(rows, columns, temperature, score, ascending, how)  # type: ignore[no-untyped-call]
         return nested
 
@@ -138,7 +137,10 @@ class _RowTiles(torch.autograd.Function):
 
 
 class _NestedRowTiles(torch.autograd.Function):
-    """Several dims: cosines are the accumulated inner products, times what the truncated rows' lengths say."""
+    """Several dims of rows that have unit length at the last: its cosines are their inner products.
+
+    Those of the others are the products so far, times what the lengths of the truncated rows say.
+    """
 
     @staticmethod
     def forward(  # noqa: PLR0917 - torch passes them by position
@@ -152,29 +154,36 @@ class _NestedRowTiles(torch.autograd.Function):
     ) -> Tensor:
         needed = how.grad_enabled and any(ctx.needs_input_grad)
         dims = [dim for dim, _ in ascending]
+        shorter = dims[:-1]
         row_scale, column_scale = (
-            torch.stack([inverse_lengths(side[:, :dim]) for dim in dims]) for side in (rows, columns)
+            torch.stack([inverse_lengths(side[:, :dim]) for dim in shorter]) for side in (rows, columns)
         )
         # Slice by slice of the coordinates, each in one piece: products of parts of rows are a third slower
         widths = [last - first for first, last in itertools.pairwise([0, *dims])]
         row_parts, column_parts = (
-            [part.contiguous() for part in torch.split(side[:, : dims[-1]], widths, dim=1)] for side in (rows, columns)
+            [part.contiguous() for part in torch.split(side, widths, dim=1)] for side in (rows, columns)
         )
         d_row_parts = [torch.empty_like(part) for part in row_parts] if needed else []
         d_column_parts = [torch.zeros_like(part) for part in column_parts] if needed else []
         # Sum over the other side of gradient * cosine: what the lengths of the truncated rows get
         row_sums, column_sums = torch.zeros_like(row_scale), torch.zeros_like(column_scale)
         total = rows.new_zeros(())
-        room = rows.new_empty(len(dims) + 1, min(how.tile_rows, len(rows)), len(columns))
+        room = rows.new_empty(len(dims), min(how.tile_rows, len(rows)), len(columns))
         scratch = rows.new_empty(min(how.block_rows, len(rows)), len(columns))
         for own in _parts(0, len(rows), how.tile_rows):
             blocks = [(block, score.prepare(block)) for block in _parts(own.start, own.stop, how.block_rows)]
-            products, *gradients = room[:, : own.stop - own.start]
+            *gradients, products = room[:, : own.stop - own.start]
+            gradients.append(products)  # nothing is to be added to the products of the last
             for place, (gradient_tile, (_, weight)) in enumerate(zip(gradients, ascending, strict=True)):
                 products.addmm_(row_parts[place][own], column_parts[place].T, beta=1 if place else 0)
                 for block, prepared in blocks:
                     here = slice(block.start - own.start, block.stop - own.start)
-                    scale, gradient = row_scale[place, block, None], gradient_tile[here]
+                    gradient = gradient_tile[here]
+                    if place == len(shorter):
+                        total += weight * score(gradient, block, prepared)
+                        gradient.mul_(weight)
+                        continue
+                    scale = row_scale[place, block, None]
                     torch.mul(products[here], scale, out=gradient).mul_(column_scale[place])  # cosines, as yet
                     total += weight * score(gradient, block, prepared)
                     if needed:
@@ -189,14 +198,12 @@ class _NestedRowTiles(torch.autograd.Function):
                 if place:
                     gradients[place - 1].add_(tile)  # a slice of the coordinates counts for every dim that has it
         if needed:
-            d_rows, d_columns = (
-                _with_lengths(side, parts, dims, sums * scale**2)
-                for side, parts, sums, scale in (
-                    (rows, d_row_parts, row_sums, row_scale),
-                    (columns, d_column_parts, column_sums, column_scale),
-                )
-            )
-            ctx.save_for_backward(d_rows, d_columns, -row_sums.sum() / temperature)
+            d_rows, d_columns = (torch.cat(parts, dim=1) for parts in (d_row_parts, d_column_parts))
+            # as with one dim, summed over the dims; before the lengths take their part
+            d_temperature = -torch.sum(rows * d_rows) / temperature
+            _take_out_lengths(d_rows, rows, shorter, row_sums * row_scale**2)
+            _take_out_lengths(d_columns, columns, shorter, column_sums * column_scale**2)
+            ctx.save_for_backward(d_rows, d_columns, d_temperature)
         return total
 
     @staticmethod
@@ -206,12 +213,10 @@ class _NestedRowTiles(torch.autograd.Function):
         return upstream * d_rows, upstream * d_columns, _if(ctx, 2, upstream * d_temperature), None, None, None
 
 
-def _with_lengths(side: Tensor, parts: Sequence[Tensor], dims: Sequence[int], factors: Tensor) -> Tensor:
-    """Put the gradient of the coordinates together, less what each dim's length takes out along the vector."""
-    gradient = F.pad(torch.cat(list(parts), dim=1), (0, side.shape[1] - dims[-1]))
+def _take_out_lengths(gradient: Tensor, side: Tensor, dims: Sequence[int], factors: Tensor) -> None:
+    """Subtract what each truncation's length takes out along the truncated vector."""
     for dim, factor in zip(dims, factors, strict=True):
         gradient[:, :dim].addcmul_(side[:, :dim], factor.unsqueeze(1), value=-1)
-    return gradient
 
 
 def _if(ctx: Any, argument: int, gradient: Tensor) -> Tensor | None:

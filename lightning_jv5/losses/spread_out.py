@@ -11,6 +11,8 @@ from lightning_jv5.losses.batch import EmbeddingBatch, checked_roles
 from lightning_jv5.losses.loss import Loss
 from lightning_jv5.losses.unit import at_least_float32, check_rows, inverse_lengths, unit_rows
 
+_ROWS_AT_ONCE = 4096  # so that what is needed besides the gradient itself is a few megabytes
+
 
 def spread_out(embeddings: Tensor) -> Tensor:
     """Mean squared cosine between different rows: one role's half of arXiv:2602.15547 eq. 3.
@@ -47,8 +49,9 @@ class _SquaredCosines(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, embeddings: Tensor) -> Tensor:
-        unit = unit_rows(embeddings)
-        gram = unit.T @ unit
+        gram = embeddings.new_zeros(embeddings.shape[1], embeddings.shape[1])
+        for unit in map(unit_rows, torch.split(embeddings, _ROWS_AT_ONCE)):
+            gram.addmm_(unit.T, unit)
         ctx.save_for_backward(embeddings, gram)
         return gram.square().sum() - embeddings.any(1).sum()  # less each row with itself: 1, or 0 for a row of zeros
 
@@ -56,11 +59,17 @@ class _SquaredCosines(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
         embeddings, gram = ctx.saved_tensors
-        scale = inverse_lengths(embeddings).unsqueeze(1)
-        unit = embeddings * scale
-        gradient: Tensor = unit @ gram.mul(4 * upstream)
-        along = torch.bmm(gradient.unsqueeze(1), unit.unsqueeze(2)).squeeze(1)  # what the length takes out
-        return gradient.addcmul_(unit, along, value=-1).mul_(scale)
+        gram = gram * (4 * upstream)
+        gradient = torch.empty_like(embeddings)
+        for part, some in zip(
+            torch.split(gradient, _ROWS_AT_ONCE), torch.split(embeddings, _ROWS_AT_ONCE), strict=True
+        ):
+            scale = inverse_lengths(some).unsqueeze(1)
+            unit = some * scale
+            torch.mm(unit, gram, out=part)
+            along = (part * unit).sum(1, keepdim=True)  # what the length takes out
+            part.addcmul_(unit, along, value=-1).mul_(scale)
+        return gradient
 
 
 class SpreadOut(Loss):

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -24,6 +26,14 @@ def test_both_ways_agree_where_many_rows_meet() -> None:
     cosines = unit @ unit.T
     expected = (cosines.square().sum() - cosines.diagonal().square().sum()) / (400 * 399)
     torch.testing.assert_close(spread_out(embeddings).double(), expected, atol=0, rtol=1e-6)
+
+
+def test_parts_of_the_rows_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["lightning_jv5.losses.spread_out"]  # the package has a function of that name
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 4)
+    embeddings = rows(9, 3)
+    copies = doubled(embeddings)
+    assert_same(spread_out(embeddings), [embeddings], slow_spread_out(*copies), copies)
 
 
 def test_hard_cases_stay_finite() -> None:
