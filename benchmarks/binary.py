@@ -24,9 +24,9 @@ DISTILL = {
 VARIANTS: dict[str, dict[str, float]] = {
     "distillation alone": {},
     "+ 1 SpreadOut": {"SpreadOut": 1.0},
-    "+ 10 SpreadOut": {"SpreadOut": 10.0},
+    "+ 0.1 BinaryConsistency": {"BinaryConsistency": 0.1},
+    "+ 1 BinaryConsistency": {"BinaryConsistency": 1.0},
     "+ 10 BinaryConsistency": {"BinaryConsistency": 10.0},
-    "+ 100 BinaryConsistency": {"BinaryConsistency": 100.0},
 }
 
 
