@@ -55,7 +55,8 @@ def info_nce(
         query_query: Whether the other queries are negatives of a query, too.
         document_document: Whether the other documents are negatives of a document, from documents to queries.
         multiple_positives: Whether documents of rows with the same ``query_id`` are answers, too: the mean over a
-            query's answers of the loss with that one answer. Otherwise they are merely left out.
+            query's answers of the loss with that one answer. Otherwise they are merely left out. All pairs of a row and
+            an answer are listed, so memory grows with their number.
         hardness: Weighs each negative by ``exp(hardness * cos)``, the weight without gradient: more than 0 stresses
             those that are most similar (Robinson et al. 2021, https://arxiv.org/abs/2010.04592, eq. 4).
         false_negatives: What is known about the texts, to leave some pairs of them out.
