@@ -14,8 +14,8 @@ class BadRows:
     Args:
         origin: Where the rows are from, for messages.
         on_bad_row: ``"error"`` raises at the first; ``"skip"`` leaves them out.
-        max_bad_share: With ``"skip"``: most rows that may be left out, as a share of all (0.01 is one in a hundred). Data
-            of which more is unusable is misread rather than dirty.
+        max_bad_share: With ``"skip"``: most rows that may be left out, as a share of all (0.01 is one in a hundred).
+            Data of which more is unusable is misread rather than dirty.
 
     Raises:
         ValueError: If an argument is wrong.
