@@ -72,12 +72,10 @@ def permuted(positions: ArrayLike, size: ArrayLike, keys: ArrayLike) -> NDArray[
     >>> sorted(permuted(range(5), 5, key("order", 0)).tolist())
     [0, 1, 2, 3, 4]
     """
-    position, sizes, base = (
-        np.asarray(part)
-        for part in np.broadcast_arrays(
-            np.asarray(positions, dtype=np.int64), np.asarray(size, dtype=np.int64), np.asarray(keys, dtype=np.uint64)
-        )
+    broadcast: Any = np.broadcast_arrays(
+        np.asarray(positions, dtype=np.int64), np.asarray(size, dtype=np.int64), np.asarray(keys, dtype=np.uint64)
     )
+    position, sizes, base = broadcast
     if position.size and ((position < 0).any() or (position >= sizes).any()):
         raise ValueError(
             f"Got positions from {position.min()} to {position.max()} in permutations of {sizes.min()} or more "
@@ -87,7 +85,7 @@ def permuted(positions: ArrayLike, size: ArrayLike, keys: ArrayLike) -> NDArray[
     values, sizes, base = position.astype(np.uint64).ravel(), sizes.astype(np.uint64).ravel(), base.ravel()
     bits = np.frexp((sizes - np.uint64(1)).astype(np.float64))[1].astype(np.uint64)  # of the largest number
     result = np.empty(len(values), np.int64)
-    walking = np.arange(len(values))
+    walking: Any = np.arange(len(values))
     while len(walking):
         values = _feistel(values, bits, base)
         home = values < sizes
