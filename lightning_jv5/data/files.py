@@ -1,14 +1,19 @@
 """Rows from files on this machine: JSON lines, CSV, Parquet and Arrow."""
 
 import difflib
+import functools
 import glob
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
-from lightning_jv5.data.cache import cache_folder, fingerprint
-from lightning_jv5.data.source import Source, check_texts, first_rows, rename_columns, text_columns
+from lightning_jv5.data.bad_rows import BadRows, OnBadRow
+from lightning_jv5.data.cache import atomic_folder, cache_folder, fingerprint
+from lightning_jv5.data.row_checks import row_number
+from lightning_jv5.data.row_rules import RowRules
+from lightning_jv5.data.source import Source
 from lightning_jv5.rebuildable import Plain
 
 if TYPE_CHECKING:
@@ -35,8 +40,16 @@ class LocalFiles(Source):
         paths: Files, folders or globs (``"data/*.jsonl"``); several are read one after the other. A folder that
             ``save_to_disk`` did not write stands for the files of a known format in it.
         columns: From our name (``query``, ``document``, ``text``, ...) to the files' own.
+        filter: Condition on the renamed columns that a row must meet, such as ``"score >= 4 and lang == 'de'"``:
+            :class:`~lightning_jv5.data.row_filter.RowFilter`.
         format: The files' format, if their names do not tell.
-        rows: How many rows, from the first; all if left out.
+        rows: How many rows, from the first that meet the condition; all if left out.
+        on_bad_row: ``"error"`` at the first row that cannot be used (an empty text, a missing score or label, broken
+            JSON), or ``"skip"`` them, counted.
+        max_bad_share: Most rows that may be skipped, as a share of all.
+
+    Raises:
+        ValueError: If an argument is wrong.
     """
 
     def __init__(
@@ -44,15 +57,17 @@ class LocalFiles(Source):
         paths: str | list[str],
         *,
         columns: dict[str, str] | None = None,
-        format: Format | None = None,  # named as it reads in YAML
+        filter: str | None = None,  # named as they read in YAML
+        format: Format | None = None,
         rows: int | None = None,
+        on_bad_row: OnBadRow = "error",
+        max_bad_share: float = 0.01,
     ) -> None:
         if format not in {None, *_SUFFIXES.values()}:
             raise ValueError(f"Got format={format!r}; need one of {', '.join(sorted(set(_SUFFIXES.values())))}.")
-        self.paths = paths
-        self.columns = columns
+        self.paths = [paths] if isinstance(paths, str) else paths
         self.format = format
-        self.rows = rows
+        self.rules = RowRules(columns, filter=filter, rows=rows, on_bad_row=on_bad_row, max_bad_share=max_bad_share)
 
     def load(self) -> "datasets.Dataset":
         """Read the files, or what was cached of them.
@@ -61,20 +76,38 @@ class LocalFiles(Source):
             ValueError: If a file is missing or broken (says where), formats or columns do not fit together, a text is
                 empty, or there are fewer rows than asked for.
         """
-        paths = [self.paths] if isinstance(self.paths, str) else self.paths
-        files = [file for path in paths for file in _expand(path)]
+        files, kind = self._files()
+        dataset = _read(files, kind, self.rules.bad_rows(self.origin))
+        return self.rules.apply(dataset, self.origin, place=functools.partial(_place, files, kind))
+
+    def stream(self) -> "datasets.IterableDataset":
+        """Return the rows as they are read, without converting the files first.
+
+        Raises:
+            ValueError: As :meth:`load`; what is wrong with a row is found when it is read.
+        """
+        from datasets import load_dataset
+
+        files, kind = self._files()
+        if kind == "arrow":
+            return self.rules.apply_stream(_read(files, kind).to_iterable_dataset(), self.origin)
+        stream = load_dataset(_READERS.get(kind, kind), data_files=_escaped(files), split="train", streaming=True)
+        return self.rules.apply_stream(stream, self.origin)
+
+    @property
+    def origin(self) -> str:
+        """Where the rows are from, for messages."""
+        return ", ".join(self.paths)
+
+    def _files(self) -> tuple[list[Path], Format]:
+        files = [file for path in self.paths for file in _expand(path)]
         formats = {file: self.format or _format(file) for file in files}
         if len(set(formats.values())) != 1:
             listed = ", ".join(f"{file} ({kind})" for file, kind in formats.items())
             raise ValueError(
                 f"Got files of several formats: {listed}; need one format. Name them as two sources, or convert one."
             )
-        dataset = _read(files, formats[files[0]])
-        origin = ", ".join(paths)
-        dataset = rename_columns(dataset, self.columns or {}, origin)
-        dataset = first_rows(dataset, self.rows, origin)
-        check_texts(dataset, text_columns(dataset), origin)
-        return dataset
+        return files, formats[files[0]]
 
 
 def _expand(path: str) -> list[Path]:
@@ -118,7 +151,26 @@ def _format(file: Path) -> Format:
     return found
 
 
-def _read(files: list[Path], kind: Format) -> "datasets.Dataset":
+_READERS = {"jsonl": "json"}
+
+
+def _escaped(files: list[Path]) -> list[str]:
+    return [glob.escape(str(file.resolve())) for file in files]
+
+
+def _place(files: list[Path], kind: Format, row: int) -> str:
+    """Name the file and the row in it, for a row of all files together."""
+    if len(files) == 1:
+        return row_number(row)
+    for file in files[:-1]:
+        rows = len(_read([file], kind))
+        if row < rows:
+            return f"{file.name}, {row_number(row)}"
+        row -= rows
+    return f"{files[-1].name}, {row_number(row)}"
+
+
+def _read(files: list[Path], kind: Format, bad: BadRows | None = None) -> "datasets.Dataset":
     from datasets import Dataset, concatenate_datasets, load_dataset
     from datasets.exceptions import DatasetGenerationError
 
@@ -129,41 +181,64 @@ def _read(files: list[Path], kind: Format) -> "datasets.Dataset":
             ]
             return concatenate_datasets(parts) if len(parts) > 1 else parts[0]
         dataset = load_dataset(
-            {"jsonl": "json"}.get(kind, kind),
-            data_files=[glob.escape(str(file.resolve())) for file in files],
+            _READERS.get(kind, kind),
+            data_files=_escaped(files),
             split="train",
             cache_dir=str(cache_folder() / "files"),
         )
     except (DatasetGenerationError, ValueError, OSError) as error:
-        if kind == "jsonl":
-            _find_broken_line(files)
+        if kind == "jsonl" and bad is not None and (mended := _mended(files, bad)) is not None:
+            return _read(mended, kind)
         cause = error.__cause__ or error
         raise ValueError(
             f"Cannot read {', '.join(map(str, files))} as {kind}: {cause}. Check that every file is {kind} with the "
             "same columns, or say which format it is: format=..."
         ) from error
-    stats: list[Plain] = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    dataset._fingerprint = fingerprint("files", kind, stats)  # the same in every process while the files are the same
+    dataset._fingerprint = fingerprint("files", kind, _stats(files))  # in every process, while the files are the same
     return dataset
 
 
-def _find_broken_line(files: list[Path]) -> None:
-    """Name the first line that is no JSON object: the readers of whole blocks cannot say which it was."""
-    for file in files:
-        with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
+def _stats(files: list[Path]) -> list[Plain]:
+    return [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _mended(files: list[Path], bad: BadRows) -> list[Path] | None:
+    """Return copies of the files without the lines that are no JSON objects; None if there are no such lines.
+
+    The readers of whole blocks cannot say which line it was.
+    """
+    folder = cache_folder() / "mended" / fingerprint("mended", _stats(files), bad.max_bad_share)
+    copies = [folder / f"{number}.jsonl" for number in range(len(files))]
+    if folder.is_dir():
+        return copies
+    lines = sum(1 for file in files for _ in _whole_lines(file, bad))
+    if not bad.finish(lines + bad.count):
+        return None
+    with atomic_folder(folder) as building:
+        for file, copy in zip(files, copies, strict=True):
+            with (building / copy.name).open("wb") as mended:
+                mended.writelines(_whole_lines(file, BadRows(bad.origin, "skip")))
+    return copies
+
+
+def _whole_lines(file: Path, bad: BadRows) -> Iterator[bytes]:
+    lines: IO[bytes]
+    with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:  # type: ignore[assignment]
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                wrong = f"{error}"
+            else:
+                if isinstance(row, dict):
+                    yield line if line.endswith(b"\n") else line + b"\n"
                     continue
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    wrong = f"{error}"
-                else:
-                    if isinstance(row, dict):
-                        continue
-                    wrong = f"a {type(row).__name__} instead of an object"
-                shown = line[:80].decode(errors="replace").strip()
-                raise ValueError(
-                    f"{file}:{number}: broken JSON, {wrong}, in {shown!r}. Every line needs one JSON object in UTF-8; "
-                    "correct the line or remove it."
-                )
+                wrong = f"a {type(row).__name__} instead of an object"
+            shown = line[:80].decode(errors="replace").strip()
+            bad.report(
+                f"{file.name}:{number}",
+                f"broken JSON, {wrong}, in {shown!r}",
+                "Every line needs one JSON object in UTF-8; correct the line or remove it.",
+            )

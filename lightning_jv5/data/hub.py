@@ -1,9 +1,11 @@
 """Rows from the Hugging Face hub."""
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lightning_jv5.data.source import Source, check_texts, did_you_mean, first_rows, rename_columns, text_columns
+from lightning_jv5.data.bad_rows import OnBadRow
+from lightning_jv5.data.row_rules import RowRules
+from lightning_jv5.data.source import Source, did_you_mean
 
 if TYPE_CHECKING:
     import datasets
@@ -20,7 +22,14 @@ class HubDataset(Source):
         split: Split, or a part of one in the hub's notation: ``"train[:10%]"``.
         columns: From our name (``query``, ``document``, ``text``, ...) to the data set's own.
         revision: Branch, tag or commit; a commit makes runs repeatable.
-        rows: How many rows, from the first; all if left out.
+        filter: Condition on the renamed columns that a row must meet, such as ``"score >= 4 and lang == 'de'"``:
+            :class:`~lightning_jv5.data.row_filter.RowFilter`.
+        rows: How many rows, from the first that meet the condition; all if left out.
+        on_bad_row: ``"error"`` at the first row that cannot be used, or ``"skip"`` them, counted.
+        max_bad_share: Most rows that may be skipped, as a share of all.
+
+    Raises:
+        ValueError: If an argument is wrong.
     """
 
     def __init__(
@@ -30,15 +39,17 @@ class HubDataset(Source):
         *,
         split: str = "train",
         columns: dict[str, str] | None = None,
+        filter: str | None = None,  # named as it reads in YAML
         revision: str | None = None,
         rows: int | None = None,
+        on_bad_row: OnBadRow = "error",
+        max_bad_share: float = 0.01,
     ) -> None:
         self.path = path
         self.name = name
         self.split = split
-        self.columns = columns
         self.revision = revision
-        self.rows = rows
+        self.rules = RowRules(columns, filter=filter, rows=rows, on_bad_row=on_bad_row, max_bad_share=max_bad_share)
 
     def load(self) -> "datasets.Dataset":
         """Return the rows, downloading them if this machine has not done so before.
@@ -47,17 +58,27 @@ class HubDataset(Source):
             ValueError: If the hub cannot be reached, or has no such data set, configuration or split; if columns do not
                 fit, a text is empty, or there are fewer rows than asked for.
         """
+        return self.rules.apply(self._open(streaming=False), self._origin)
+
+    def stream(self) -> "datasets.IterableDataset":
+        """Return the rows as they are downloaded.
+
+        Raises:
+            ValueError: As :meth:`load`; what is wrong with a row is found when it is read.
+        """
+        return self.rules.apply_stream(self._open(streaming=True), self._origin)
+
+    @property
+    def _origin(self) -> str:
+        return " ".join(filter(None, [self.path, self.name, self.split]))
+
+    def _open(self, *, streaming: bool) -> Any:
         from datasets import load_dataset
 
-        origin = " ".join(filter(None, [self.path, self.name, self.split]))
         try:
-            dataset = load_dataset(self.path, self.name, split=self.split, revision=self.revision)
+            return load_dataset(self.path, self.name, split=self.split, revision=self.revision, streaming=streaming)
         except (ValueError, OSError, RuntimeError) as error:  # ConnectionError and "not found" are OSErrors
             raise ValueError(self._explain(error)) from error
-        dataset = rename_columns(dataset, self.columns or {}, origin)
-        dataset = first_rows(dataset, self.rows, origin)
-        check_texts(dataset, text_columns(dataset), origin)
-        return dataset
 
     def _explain(self, error: Exception) -> str:
         text = str(error)

@@ -3,9 +3,8 @@
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lightning_jv5.data.cache import cache_folder, fingerprint
 from lightning_jv5.rebuildable import Rebuildable
 
 if TYPE_CHECKING:
@@ -18,9 +17,10 @@ LAYOUTS = (("query", "document"), ("text1", "text2", "score"), ("text",))
 class Source(Rebuildable, ABC):
     """Rows for training or evaluation, under the column names that everything here uses.
 
-    A source's ``load`` returns one of the layouts: ``query, document`` (and ``negative``, ``negative_2``, ... if there
-    are mined ones), ``text1, text2, score``, ``text, label``, or ``text`` alone. Other columns are kept; precomputed
-    teacher vectors are columns named after the text's own (``query_teacher``).
+    A source's ``load`` returns one of the layouts: ``query, document`` (with negatives as columns ``negative``,
+    ``negative_2``, ..., empty where a row has fewer, or as a list ``negatives``), ``text1, text2, score``,
+    ``text, label`` (or a list of labels), or ``text`` alone. Other columns are kept; precomputed teacher vectors are
+    columns named after the text's own (``query_teacher``).
 
     >>> class Greetings(Source):
     ...     def load(self):
@@ -34,6 +34,10 @@ class Source(Rebuildable, ABC):
     def load(self) -> "datasets.Dataset":
         """Return the rows; cheap when called again, in this process or another."""
 
+    def stream(self) -> "datasets.IterableDataset":
+        """Return the rows one after the other, without having read all of them; every time in the same order."""
+        return self.load().to_iterable_dataset()
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a hint at the nearest known name, as a sentence to append to an error; empty if none is near.
@@ -45,28 +49,25 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 
-def rename_columns(dataset: "datasets.Dataset", columns: Mapping[str, str], origin: str) -> "datasets.Dataset":
-    """Give columns their canonical names.
+def new_names(arrived: Sequence[str], columns: Mapping[str, str], origin: str) -> dict[str, str]:
+    """Return which columns to rename so that all have canonical names.
 
     Args:
-        dataset: The rows as they were read.
+        arrived: The columns as they were read.
         columns: From our name (``query``, ``document``, ``text``, ...) to the data set's own.
         origin: Where the rows are from, for the errors.
 
     Returns:
-        The same rows with the columns renamed.
+        From the data set's own name to ours, for those that differ.
 
     Raises:
         ValueError: If a column does not exist, is asked for twice, or its new name is taken; or if the result has none
             of the layouts of :class:`Source`.
 
-    >>> from datasets import Dataset
-    >>> rows = Dataset.from_dict({"question": ["why?"], "answer": ["because"]})
-    >>> rename_columns(rows, {"query": "question", "document": "answer"}, "faq.jsonl").column_names
-    ['query', 'document']
+    >>> new_names(["question", "answer", "id"], {"query": "question", "document": "answer"}, "faq.jsonl")
+    {'question': 'query', 'answer': 'document'}
     """
-    arrived: list[str] = dataset.column_names
-    wanted = [name for layout in LAYOUTS for name in layout] + ["label"]
+    wanted = [name for layout in LAYOUTS for name in layout] + ["label", "negative", "negatives"]
     for ours, theirs in columns.items():
         if theirs not in arrived:
             hint = did_you_mean(theirs, arrived)
@@ -82,9 +83,7 @@ def rename_columns(dataset: "datasets.Dataset", columns: Mapping[str, str], orig
                 f"Say where the other one goes: columns={{{ours!r}: {theirs!r}, 'another_name': {ours!r}}}."
             )
     renaming = {theirs: ours for ours, theirs in columns.items() if theirs != ours}
-    if renaming:
-        dataset = dataset.rename_columns(renaming)
-    present: list[str] = dataset.column_names
+    present = [renaming.get(name, name) for name in arrived]
     if not any(set(layout) <= set(present) for layout in LAYOUTS):
         hints = "".join(did_you_mean(name, wanted) for name in present if name not in wanted)
         layouts = " or ".join(" + ".join(layout) for layout in LAYOUTS)
@@ -92,65 +91,7 @@ def rename_columns(dataset: "datasets.Dataset", columns: Mapping[str, str], orig
             f"{origin} has the columns {', '.join(present)}; need {layouts}."
             f"{hints} Say which is which: columns={{'query': ..., 'document': ...}}."
         )
-    return dataset
-
-
-def text_columns(dataset: "datasets.Dataset") -> list[str]:
-    """Return the canonical columns that hold texts: those of the layouts, and mined negatives."""
-    texts = {"query", "document", "text", "text1", "text2"}
-    return [
-        name
-        for name in dataset.column_names
-        if name in texts or (name.startswith("negative") and not name.endswith("_teacher"))
-    ]
-
-
-def check_texts(dataset: "datasets.Dataset", columns: Sequence[str], origin: str) -> None:
-    """Check that every text is a string with something in it; once per data set, as the result is remembered.
-
-    Args:
-        dataset: The rows.
-        columns: Which columns hold texts, or lists of texts.
-        origin: Where the rows are from, for the errors.
-
-    Raises:
-        ValueError: If a text is empty, only white space, missing (None), or no string; says in which row (the first is
-            row 0).
-    """
-    passed = cache_folder() / "checked" / fingerprint("texts", dataset._fingerprint, list(columns))
-    if passed.exists():
-        return
-    for column in columns:
-        _check_column(dataset, column, origin)
-    passed.parent.mkdir(parents=True, exist_ok=True)
-    passed.touch()
-
-
-def _check_column(dataset: "datasets.Dataset", column: str, origin: str) -> None:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    plain = dataset.with_format("arrow")
-    step = 100_000  # rows looked at together, so that memory does not grow with their number
-    for start in range(0, len(plain), step):
-        texts: Any = plain[start : start + step][column].combine_chunks()
-        rows: Any = pa.array(range(start, start + len(texts)), pa.int64())
-        if pa.types.is_list(texts.type) or pa.types.is_large_list(texts.type):
-            rows, texts = rows.take(pc.list_parent_indices(texts)), pc.list_flatten(texts)
-        if not len(texts):
-            continue
-        if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-            raise ValueError(
-                f"{origin}, row {rows[0]}: column {column!r} holds {texts[0].as_py()!r} (type {texts.type}), which is "
-                "no text. Name a column of texts, or write the values as strings."
-            )
-        blank = pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts))
-        found = pc.index(pc.fill_null(blank, True), True).as_py()
-        if found >= 0:
-            raise ValueError(
-                f"{origin}, row {rows[found]} (the first is 0): column {column!r} holds {texts[found].as_py()!r}; "
-                "every text needs something in it. Remove the row or fill it in."
-            )
+    return renaming
 
 
 def first_rows(dataset: "datasets.Dataset", rows: int | None, origin: str) -> "datasets.Dataset":

@@ -116,3 +116,38 @@ def test_a_changed_file_is_read_again_and_an_unchanged_one_keeps_its_fingerprint
     changed = LocalFiles(str(path)).load()
     assert changed["text"][:] == ["b"]
     assert changed._fingerprint != prints[0].strip()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.parquet", "a.arrow", "saved_folder"])
+def test_every_format_can_be_streamed(tmp_path: Path, name: str) -> None:
+    source = LocalFiles(str(write(tmp_path / name)), columns=COLUMNS, filter="query != 'why 1?'", rows=3)
+    tables = list(source.stream().iter(batch_size=2))
+    assert [row for table in tables for row in table.to_pylist()] == source.load().to_list()
+    assert [len(table) for table in tables] == [2, 1]
+
+
+def test_a_bad_row_of_several_files_names_the_file(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", [{"text": "a"}, {"text": "b"}])
+    write_lines(tmp_path / "b.jsonl", [{"text": "c"}, {"text": ""}])
+    with pytest.raises(ValueError, match=r"\*\.jsonl, b\.jsonl, row 1 \(the first is 0\): column 'text' holds ''"):
+        LocalFiles(str(tmp_path / "*.jsonl")).load()
+
+
+def test_a_number_among_texts_names_its_row_or_is_skipped(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{"text": "a"}, {"text": 5}, {"text": 'b " c'}])
+    with pytest.raises(ValueError, match=r"row 1 .*'text' holds .*5.*, which is no text"):
+        LocalFiles(str(path)).load()
+    rows = LocalFiles(str(path), on_bad_row="skip", max_bad_share=0.5).load()
+    assert rows["text"][:] == ["a", 'b " c']
+
+
+def test_broken_lines_can_be_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "broken.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "b"\n[1]\n{"text": "c"}')
+    source = LocalFiles(str(path), on_bad_row="skip", max_bad_share=0.5)
+    assert source.load()["text"][:] == ["a", "c"]
+    assert source.load()._fingerprint == source.load()._fingerprint
+    assert "skipped 2 of 4 rows (50.00%). The first: " in caplog.text
+    assert "broken.jsonl:2: broken JSON" in caplog.text
+    with pytest.raises(ValueError, match=r"2 of 4 rows \(50.00%\) cannot be used; max_bad_share allows 1.00%"):
+        LocalFiles(str(path), on_bad_row="skip").load()

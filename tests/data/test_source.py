@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 import pytest
 
-from lightning_jv5.data.source import Source, check_texts, first_rows, rename_columns, text_columns
+from lightning_jv5.data.source import Source, first_rows, new_names
 from lightning_jv5.rebuildable import describe, rebuild
 
 
@@ -41,11 +41,12 @@ def test_importing_the_sources_imports_no_heavy_package() -> None:
     assert printed.strip() == "set()"
 
 
-def test_renaming_keeps_other_columns_and_swaps_names() -> None:
-    renamed = rename_columns(
-        rows(query=["a"], document=["b"], query_teacher=[[0.5]]), {"query": "document", "document": "query"}, "x"
-    )
-    assert renamed[0] == {"document": "a", "query": "b", "query_teacher": [0.5]}
+def test_renaming_can_swap_names() -> None:
+    arrived = ["query", "document", "query_teacher"]
+    assert new_names(arrived, {"query": "document", "document": "query"}, "x") == {
+        "document": "query",
+        "query": "document",
+    }
 
 
 @pytest.mark.parametrize(
@@ -58,47 +59,17 @@ def test_renaming_keeps_other_columns_and_swaps_names() -> None:
     ],
 )
 def test_wrong_columns_are_explained(columns: dict[str, str], message: str) -> None:
-    dataset = rows(question=["a"], answer=["b"], text=["c"])
     with pytest.raises(ValueError, match=message):
-        rename_columns(dataset, columns, "faq.jsonl")
+        new_names(["question", "answer", "text"], columns, "faq.jsonl")
 
 
 def test_rows_without_a_known_layout_are_refused_with_the_nearest_name() -> None:
     with pytest.raises(ValueError, match=r"columns qurey, document; need query \+ document or .*Did you mean 'query'"):
-        rename_columns(rows(qurey=["a"], document=["b"]), {}, "faq.jsonl")
+        new_names(["qurey", "document"], {}, "faq.jsonl")
 
 
-@pytest.mark.parametrize("bad", ["", "  \n", None])
-def test_a_text_with_nothing_in_it_is_found_by_row(bad: str | None) -> None:
-    texts = ["fine"] * 5000
-    texts[4321] = bad  # type: ignore[call-overload]
-    with pytest.raises(ValueError, match=r"faq\.jsonl, row 4321 .*'query' holds .*Remove the row"):
-        check_texts(rows(query=texts), ["query"], "faq.jsonl")
-
-
-def test_the_row_is_right_in_a_selection_and_in_lists_of_texts() -> None:
-    dataset = rows(negative=[["a", "b"], ["c"], ["d", ""]])
-    with pytest.raises(ValueError, match="row 2 "):
-        check_texts(dataset, ["negative"], "x")
-    with pytest.raises(ValueError, match="row 0 "):
-        check_texts(dataset.select([2, 0]), ["negative"], "x")
-
-
-def test_numbers_are_no_texts() -> None:
-    with pytest.raises(ValueError, match=r"row 0: column 'query' holds 3 \(type int64\)"):
-        check_texts(rows(query=[3, 4]), ["query"], "x")
-
-
-def test_good_texts_pass_and_are_not_scanned_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = rows(query=["a", "b"], document=["c", "d"])
-    check_texts(dataset, text_columns(dataset), "x")
-    monkeypatch.setattr("lightning_jv5.data.source._check_column", None)
-    check_texts(dataset, text_columns(dataset), "x")
-
-
-def test_text_columns_are_those_of_the_layouts_and_the_negatives() -> None:
-    dataset = rows(query=["a"], document=["b"], negative_2=["c"], negative_teacher=[[0.1]], label=[1], id=["x"])
-    assert text_columns(dataset) == ["query", "document", "negative_2"]
+def test_any_source_can_be_streamed() -> None:
+    assert list(Greetings(3).stream()) == [{"text": "hello"}] * 3
 
 
 @pytest.mark.parametrize("wanted", [0, 3])
