@@ -1,75 +1,97 @@
 """EmbeddingDataModule: what is trained on, what is evaluated, and what is encoded for its own sake."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from lightning_jv5.data.batches import EvaluationBatch, TextBatch
-from lightning_jv5.data.order import BatchOrder
-from lightning_jv5.data.rows import TRAINING_ROLES, EvaluationRows, TrainingRows
+from lightning_jv5.data.batches import ONLY_SET, EvaluationBatch, TextBatch
+from lightning_jv5.data.mixture import MixturePlan
+from lightning_jv5.data.resuming import check_same_data
+from lightning_jv5.data.rows import EvaluationRows
 from lightning_jv5.data.source import Source
-from lightning_jv5.data.teacher_vectors import add_teacher_vectors
-from lightning_jv5.data.tokenized import tokenize_columns
+from lightning_jv5.data.training_batches import Steps, TrainingBatches
+from lightning_jv5.data.training_set import TrainingSet
+from lightning_jv5.losses.batch import checked_roles
 from lightning_jv5.module import EmbeddingModule
+from lightning_jv5.open_sets import OpenedSet, SetOpener, plan_mixture
 from lightning_jv5.rebuildable import Rebuildable
 from lightning_jv5.tasks import EvaluationTask
 
-if TYPE_CHECKING:
-    import datasets
-
 
 class EmbeddingDataModule(Rebuildable, LightningDataModule):
-    """Training pairs, evaluation tasks and a corpus to encode, tokenised as the module's models want them.
+    """Training sets, evaluation tasks and a corpus to encode, tokenised as the module's models want them.
 
     Args:
-        train: Rows with ``query`` and ``document`` (or ``text`` alone, which is then the query).
+        train: Data sets by name, of which every step draws one; or a single source. Rows are pairs (``query``,
+            ``document`` and any negatives), scored pairs (``text1``, ``text2``, ``score``) or texts (``text``, with a
+            ``label`` or without).
         val: Evaluation tasks of ``fit`` and ``validate``, by name; names become log keys: ``val/<name>/ndcg@10``.
         test: Evaluation tasks of ``test``, by name.
         predict: Rows with ``text`` (or ``document``, or ``query``) that ``predict`` encodes.
         predict_role: Whose prompt ``predict`` uses: ``"query"`` or ``"document"``.
-        batch_size: Rows in a *global* training batch, over all processes.
+        batch_size: Rows in a *global* training batch, over all processes, of sets that do not say.
+        size_exponent: Sets that give no weight are drawn in proportion to their number of batches to this power: with 1
+            every row of every set is trained on equally often, with 0 every set is.
+        distinct_texts: Whether no two rows of a global batch may have a text in common (negatives aside).
+        steps_per_epoch: Length of an epoch; by default the batches of all sets together. Needed with streams where
+            ``trainer.max_steps`` is not given.
         evaluation_batch_size: Texts in a batch of one process in evaluation and prediction.
         teacher_vectors: ``"online"`` computes them in every step; ``"precompute"`` once, before training, and keeps
             them on disk for the next run with the same rows and teacher. Columns of the rows win over both.
+        teacher_roles: The roles whose texts the teacher embeds: ``"query"``, ``"document"``, ``"negatives"``.
         num_workers: Loader processes; each rank has that many.
-        seed: Seed of the order of the rows.
+        seed: Seed of the order of sets and rows.
 
     Raises:
-        ValueError: If a size is not positive or a task's name cannot be a log key.
+        ValueError: If a size is not positive, a name cannot be a log key, or a role is unknown.
     """
 
     def __init__(
         self,
-        train: Source | None = None,
+        train: Source | dict[str, TrainingSet] | None = None,
         *,
         val: dict[str, EvaluationTask] | None = None,
         test: dict[str, EvaluationTask] | None = None,
         predict: Source | None = None,
         predict_role: Literal["query", "document"] = "document",
         batch_size: int = 32,
+        size_exponent: float = 1.0,
+        distinct_texts: bool = False,
+        steps_per_epoch: int | None = None,
         evaluation_batch_size: int = 128,
         teacher_vectors: Literal["online", "precompute"] = "online",
+        teacher_roles: list[str] = ["query", "document"],  # noqa: B006  (never changed)
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, size in {"batch_size": batch_size, "evaluation_batch_size": evaluation_batch_size}.items():
+        sizes = {"batch_size": batch_size, "evaluation_batch_size": evaluation_batch_size}
+        sizes |= {} if steps_per_epoch is None else {"steps_per_epoch": steps_per_epoch}
+        for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"Got {name} {size}; need at least 1.")
-        for task in {**(val or {}), **(test or {})}:
-            if not task.replace("_", "").replace("-", "").isalnum():
-                raise ValueError(
-                    f"Got an evaluation task named {task!r}; the name becomes a log key, "
-                    "so use letters, digits, '_' and '-' only."
-                )
-        self.train, self.predict, self.predict_role = train, predict, predict_role
+        self.train = {ONLY_SET: TrainingSet(train)} if isinstance(train, Source) else train or {}
+        names = {"an evaluation task": [*(val or {}), *(test or {})], "a data set": [*self.train]}
+        for what, given in names.items():
+            for name in given:
+                if not name.replace("_", "").replace("-", "").isalnum():
+                    raise ValueError(
+                        f"Got {what} named {name!r}; the name becomes a log key, "
+                        "so use letters, digits, '_' and '-' only."
+                    )
+        checked_roles(teacher_roles)
+        self.predict, self.predict_role = predict, predict_role
         self.val, self.test = val or {}, test or {}
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
-        self.teacher_vectors = teacher_vectors
+        self.size_exponent, self.distinct_texts = size_exponent, distinct_texts
+        self.steps_per_epoch = steps_per_epoch
+        self.teacher_vectors, self.teacher_roles = teacher_vectors, teacher_roles
         self.num_workers, self.seed = num_workers, seed
-        self._training_rows: TrainingRows | None = None
+        self._sets: dict[str, OpenedSet] | None = None
+        self._plan: MixturePlan | None = None
+        self._marks: dict[str, list[tuple[int, dict[str, Any]]]] = {}  # of streams: the last ones, by step
 
     @property
     def _running(self) -> Trainer:
@@ -81,10 +103,6 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
     def _module(self) -> EmbeddingModule:
         return cast(EmbeddingModule, self._running.lightning_module)
 
-    @property
-    def _origin(self) -> str:
-        return type(self.train).__name__
-
     def tasks(self, stage: str) -> Mapping[str, EvaluationTask]:
         """Return the evaluation tasks of ``fit``, ``validate`` or ``test``."""
         return self.test if stage == "test" else self.val
@@ -93,9 +111,11 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fill the caches that all processes read from, once per machine."""
-        for source in (self.train, self.predict):
-            if source is not None:
-                source.load()
+        for training_set in self.train.values():
+            if not training_set.streaming:
+                training_set.source.load()
+        if self.predict is not None:
+            self.predict.load()
 
     def setup(self, stage: str) -> None:
         """Load what the stage needs. The models must be there: they know how texts become tokens."""
@@ -105,67 +125,103 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
                 "Got trainer.use_distributed_sampler=True on several processes: it would repeat rows to even out the "
                 "ranks. Set it to False; batches are divided among the processes here."
             )
-        if stage == "fit" and self._training_rows is None:
-            rows = self._rows_with_teacher_vectors()
-            for first in (True, False):  # the first process of each machine fills the cache that its others read
-                if (trainer.local_rank == 0) is first:
-                    self._training_rows = TrainingRows(self._tokenized(rows))
-                trainer.strategy.barrier()
+        if stage == "fit" and self._sets is None:
+            self._sets = self._opened(trainer)
+            self._plan = plan_mixture(self._sets, self.train, size_exponent=self.size_exponent, seed=self.seed)
         for task in self.tasks(stage).values():
             task.prepare()
 
-    def _rows_with_teacher_vectors(self) -> "datasets.Dataset":
-        if self.train is None:
-            raise ValueError("Got no training data; set data.train to a source, such as lightning_jv5.data.LocalFiles.")
-        trainer, module = self._running, self._module
-        rows = self.train.load()
-        if "query" not in rows.column_names and "text" in rows.column_names:
-            rows = rows.rename_column("text", "query")
-        if "query" not in rows.column_names:
+    def _opened(self, trainer: Trainer) -> dict[str, OpenedSet]:
+        if not self.train:
             raise ValueError(
-                f"{self._origin} has the columns {', '.join(rows.column_names)}; training needs 'query' and "
-                "'document'. Say which is which with the source's columns."
+                "Got no training data; set data.train to a source, such as lightning_jv5.data.LocalFiles, or to data "
+                "sets by name."
             )
-        missing = _without_vectors(rows)
-        if module.teacher is None or not missing or self.teacher_vectors == "online":
-            return rows
-        module.teacher.to(trainer.strategy.root_device)
-        return add_teacher_vectors(
-            rows,
-            module.teacher,
-            columns={role: role for role in missing},
-            origin=self._origin,
-            rank=trainer.global_rank,
-            ranks=trainer.world_size,
-            barrier=trainer.strategy.barrier,
-        )
+        opener = SetOpener(trainer, self._module, self.batch_size, self.teacher_vectors, self.teacher_roles)
+        found = {name: opener.open(name, training_set) for name, training_set in self.train.items()}
+        opened = {name: one for name, one in found.items() if one is not None}
+        if not opened:
+            raise ValueError(f"All data sets are left out ({', '.join(found)}); at least one must have usable rows.")
+        return opened
 
-    def _tokenized(self, rows: "datasets.Dataset") -> "datasets.Dataset":
-        """Add the student's token ids, and the teacher's for texts whose vectors are still to be computed."""
-        models = {"student": [role for role in TRAINING_ROLES if role in rows.column_names]}
-        if self._module.teacher is not None:
-            models["teacher"] = _without_vectors(rows)
-        for model, roles in models.items():
-            tokenization = {model: getattr(self._module, model).tokenization}
-            columns = {role: role for role in roles}
-            rows = tokenize_columns(rows, tokenizations=tokenization, columns=columns, origin=self._origin)
-        return rows
+    # Resuming: the order of the rows needs the number of trained batches only, streams need their place
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Remember where streams are once their batches are trained on, not when they are prefetched."""
+        if isinstance(batch, TextBatch) and batch.stream is not None:
+            marks = self._marks.setdefault(batch.dataset, [])
+            marks.append((batch.step, batch.stream))
+            del marks[:-2]  # an exception in a step means that its batch was not trained on
+        return batch
+
+    def training_state(self, trained_batches: int) -> dict[str, Any]:
+        """Return what a checkpoint keeps: what the data were, and the places of streams; plain data."""
+        streams = {}
+        for name, marks in self._marks.items():
+            trained = [mark for step, mark in marks if step < trained_batches]
+            if trained:
+                streams[name] = trained[-1]
+        return {"plan": self._description(), "streams": streams}
+
+    def resume_training(self, state: dict[str, Any]) -> None:
+        """Take up the streams where they were.
+
+        Raises:
+            ValueError: If the state is of other data; names the difference.
+        """
+        check_same_data(state["plan"], self._description())
+        self._marks = {name: [(-1, mark)] for name, mark in state["streams"].items()}
+
+    def _description(self) -> dict[str, Any]:
+        plan, sets = self._plan, self._sets
+        assert plan is not None
+        assert sets is not None
+        return {
+            "seed": self.seed,
+            "distinct_texts": self.distinct_texts,
+            "sets": {
+                name: {
+                    "rows": planned.rows,
+                    "batch_size": planned.batch_size,
+                    "weight": planned.weight,
+                    **sets[name].description,
+                }
+                for name, planned in plan.sets.items()
+            },
+        }
 
     # Loaders
 
     def train_dataloader(self) -> DataLoader[TextBatch]:
         """Return the training batches that come after those that the module has been trained on."""
-        rows = self._training_rows
-        assert rows is not None
-        order = BatchOrder(
-            len(rows),
-            self.batch_size,
-            seed=self.seed,
-            rank=self._running.global_rank,
-            ranks=self._running.world_size,
-            position=lambda: self._module.trained_batches,
-        )
-        return self._loader(rows, loader=_ResumableLoader, batch_sampler=order)
+        plan, sets = self._plan, self._sets
+        assert plan is not None
+        assert sets is not None
+        batches = {
+            name: sets[name].batches(
+                plan,
+                distinct_texts=self.distinct_texts,
+                mark=self._marks[name][-1][1] if name in self._marks else None,
+            )
+            for name in plan.sets
+        }
+        data = TrainingBatches(plan, batches, rank=self._running.global_rank, ranks=self._running.world_size)
+        steps = Steps(self._epoch_length(plan), position=lambda: self._module.trained_batches)
+        return self._loader(data, loader=_ResumableLoader, sampler=steps, batch_size=None)
+
+    def _epoch_length(self, plan: MixturePlan) -> int:
+        if self.steps_per_epoch is not None:
+            return self.steps_per_epoch
+        if (batches := plan.batches()) is not None:
+            return batches
+        streams = ", ".join(repr(name) for name, planned in plan.sets.items() if planned.rows is None)
+        max_steps: int = self._running.max_steps
+        if max_steps < 1:
+            raise ValueError(
+                f"Got streams ({streams}), which have no length, and neither trainer.max_steps nor "
+                "data.steps_per_epoch. Set one of them."
+            )
+        return max_steps * self._running.accumulate_grad_batches
 
     def val_dataloader(self) -> list[DataLoader[EvaluationBatch]]:
         """Return one loader for each part of each task: queries, then documents."""
@@ -220,12 +276,6 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
             pin_memory=self._running.strategy.root_device.type == "cuda",
             **batches,
         )
-
-
-def _without_vectors(rows: "datasets.Dataset") -> list[str]:
-    """Return the roles whose teacher vectors are not among the columns."""
-    columns = rows.column_names
-    return [role for role in TRAINING_ROLES if role in columns and f"{role}_teacher" not in columns]
 
 
 class _ResumableLoader(DataLoader[TextBatch]):

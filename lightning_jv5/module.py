@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_jv5.callbacks.data_set_losses import DataSetLosses
 from lightning_jv5.data.batches import EvaluationBatch, RaggedTexts, TextBatch
+from lightning_jv5.data.resuming import ResumableData
 from lightning_jv5.losses import EmbeddingBatch, Loss, Objective, TermValue
 from lightning_jv5.losses.loss import weighted_sum
 from lightning_jv5.models import Embedder, Teacher
@@ -23,7 +25,7 @@ from lightning_jv5.schedules import StepSchedule
 from lightning_jv5.tasks import EmbeddedTexts, Evaluation, View
 from lightning_jv5.tasks.trainer import begin_evaluation, check_monitored_scores
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2  # 1 knew nothing of the data
 
 
 class EmbeddingModule(Rebuildable, LightningModule):
@@ -153,6 +155,10 @@ class EmbeddingModule(Rebuildable, LightningModule):
         self._resumed_batches = 0
         self.train()
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Add what every run logs of its data sets, unless the run has one of its own."""
+        return [DataSetLosses()]
+
     def on_fit_start(self) -> None:
         """Make optimizer and schedule anew where a callback, such as ``LearningRateFinder``, has set :attr:`lr`."""
         if self.lr != self._configured_lr:
@@ -173,6 +179,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
         if not torch.isfinite(loss):
             raise FloatingPointError(self._blame("loss", batch, terms))
         self._last_batch = batch
+        self.last_terms = {"loss": loss.detach(), **{name: term.value.detach() for name, term in terms.items() if name}}
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=batch.text_count)
         for name, term in terms.items():
             if name:  # an objective that is a single loss has no names
@@ -309,6 +316,8 @@ class EmbeddingModule(Rebuildable, LightningModule):
             "arguments": arguments,
             "trained_batches": self.trained_batches,  # what was prefetched beyond them does not count
         }
+        if isinstance(data := self._data, ResumableData):
+            checkpoint["lightning_jv5"]["data"] = data.training_state(self.trained_batches)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of an unknown format; in ``fit``, go on after the batches that have been trained on."""
@@ -319,7 +328,19 @@ class EmbeddingModule(Rebuildable, LightningModule):
                     "The checkpoint does not say how many batches it was trained on, so the order of the rows cannot "
                     "be resumed. Start a new run from its weights: EmbeddingModule.load_from_checkpoint."
                 )
+            if isinstance(data := self._data, ResumableData):
+                if "data" not in description:
+                    raise ValueError(
+                        "The checkpoint does not say what data it was trained on, so it cannot be told whether this "
+                        "run's are the same. Start a new run from its weights: EmbeddingModule.load_from_checkpoint."
+                    )
+                data.resume_training(description["data"])
             self._resumed_batches = int(description["trained_batches"])
+
+    @property
+    def _data(self) -> Any:
+        """The data module of the run, if it has one."""
+        return getattr(self.trainer, "datamodule", None)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

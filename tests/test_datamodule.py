@@ -108,7 +108,7 @@ def test_validation_reads_queries_then_documents_of_each_task(tmp_path: Path) ->
     [
         ({"train": None}, "Got no training data; set data.train to a source"),
         ({"train": TinyTexts(column="document")}, "TinyTexts has the columns document; training needs 'query'"),
-        ({"batch_size": 13}, "batch size of 13 for a data set of 12 rows"),
+        ({"batch_size": 13}, "batch size of 13 for the data set 'train' of 12 rows"),
     ],
 )
 def test_training_data_that_do_not_fit_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:

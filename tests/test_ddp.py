@@ -76,10 +76,3 @@ def test_lightnings_own_sampler_is_refused(tmp_path: Path) -> None:
     run(tmp_path, 2, sampler=True)
     for rank in range(2):
         assert "trainer.use_distributed_sampler=True" in (tmp_path / f"error{rank}of2.txt").read_text()
-
-
-def test_a_batch_that_ranks_cannot_share_equally_is_refused() -> None:
-    from lightning_jv5.data.order import BatchOrder
-
-    with pytest.raises(ValueError, match="need a multiple of 2, as each process takes an equal part"):
-        BatchOrder(12, 3, seed=0, ranks=2)

@@ -1,6 +1,7 @@
 """Callbacks: each does one job and survives a resume."""
 
 from lightning_jv5.callbacks.comparison import TeacherStudentTable as TeacherStudentTable
+from lightning_jv5.callbacks.data_set_losses import DataSetLosses as DataSetLosses
 from lightning_jv5.callbacks.embedding_writer import EmbeddingWriter as EmbeddingWriter
 from lightning_jv5.callbacks.embedding_writer import read_embeddings as read_embeddings
 from lightning_jv5.callbacks.ranked_examples import RankedExamples as RankedExamples

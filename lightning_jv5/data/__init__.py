@@ -6,5 +6,7 @@ from lightning_jv5.data.batches import TextBatch as TextBatch
 from lightning_jv5.data.docstrings import Docstrings as Docstrings
 from lightning_jv5.data.files import LocalFiles as LocalFiles
 from lightning_jv5.data.hub import HubDataset as HubDataset
-from lightning_jv5.data.order import BatchOrder as BatchOrder
+from lightning_jv5.data.label_tuples import LabelTuples as LabelTuples
+from lightning_jv5.data.mixture import MixturePlan as MixturePlan
 from lightning_jv5.data.source import Source as Source
+from lightning_jv5.data.training_set import TrainingSet as TrainingSet

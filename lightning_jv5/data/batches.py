@@ -3,10 +3,13 @@
 import hashlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+
+ONLY_SET = "train"  # the name of a data set that was given none
 
 
 @dataclass
@@ -73,6 +76,10 @@ class TextBatch:
         label: Class of each query; shape ``(batch,)``.
         negatives_label: Class of each negative.
         dataset: Name of the data set that the step was drawn from.
+        step: Which micro-batch of the run this is.
+        dataset_batch: Which batch of its data set this is: how often the set has been drawn before.
+        cut_texts: How many of ``texts`` were longer than the limit.
+        stream: For a stream: where it can be taken up again to come to what follows this batch; plain data.
     """
 
     texts: dict[str, RaggedTexts]
@@ -83,7 +90,11 @@ class TextBatch:
     score: Tensor | None = None
     label: Tensor | None = None
     negatives_label: Tensor | None = None
-    dataset: str = "train"
+    dataset: str = ONLY_SET
+    step: int = 0
+    dataset_batch: int = 0
+    cut_texts: int = 0
+    stream: dict[str, Any] | None = None
 
     @property
     def text_count(self) -> int:
@@ -92,17 +103,7 @@ class TextBatch:
 
     def pin_memory(self) -> "TextBatch":
         """Pin every tensor, for asynchronous copies to the device."""
-        return TextBatch(
-            texts={role: texts.pin_memory() for role, texts in self.texts.items()},
-            negative_counts=None if self.negative_counts is None else self.negative_counts.pin_memory(),
-            text_ids={role: ids.pin_memory() for role, ids in self.text_ids.items()},
-            teacher_texts={role: texts.pin_memory() for role, texts in self.teacher_texts.items()},
-            teacher_vectors={role: vectors.pin_memory() for role, vectors in self.teacher_vectors.items()},
-            score=None if self.score is None else self.score.pin_memory(),
-            label=None if self.label is None else self.label.pin_memory(),
-            negatives_label=None if self.negatives_label is None else self.negatives_label.pin_memory(),
-            dataset=self.dataset,
-        )
+        return replace(self, **{field.name: _pinned(getattr(self, field.name)) for field in fields(self)})
 
 
 @dataclass
@@ -124,3 +125,9 @@ class EvaluationBatch:
     def pin_memory(self) -> "EvaluationBatch":
         """Pin every tensor, for asynchronous copies to the device."""
         return EvaluationBatch(self.texts.pin_memory(), self.rows.pin_memory(), self.task, self.role)
+
+
+def _pinned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _pinned(part) for name, part in value.items()}
+    return value.pin_memory() if hasattr(value, "pin_memory") else value

@@ -1,56 +1,148 @@
 """Rows to batches: straight from Arrow buffers, without a Python object per token."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_jv5.data.batches import EvaluationBatch, RaggedTexts, TextBatch
-from lightning_jv5.data.tokenized import TokenizationLike, ids_column
+from lightning_jv5.data.keyed import key
+from lightning_jv5.data.layouts import Layout, RoleRows
+from lightning_jv5.data.mixture import Draw, MixturePlan
+from lightning_jv5.data.row_checks import VECTORS_SUFFIX
+from lightning_jv5.data.tokenized import ColumnTokenizationLike, cut_column, ids_column
+from lightning_jv5.models.tokenization import Tokenization
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
 
-TRAINING_ROLES = ("query", "document")
+_SUBSTITUTES = 8  # how many batches of rows are looked through for one batch of distinct texts
 
 
-class TrainingRows(Dataset[TextBatch]):
-    """Tokenised pairs as :class:`TextBatch`, one batch for each list of row numbers.
+@dataclass
+class BatchReader:
+    """Makes batches of rows, as Arrow tables, of one data set.
 
     Args:
-        rows: Columns ``{role}_student_ids``; ``{role}_teacher_ids`` or ``{role}_teacher`` (vectors) where there is a
-            teacher.
         name: Name of the data set, for logs and errors.
+        layout: Which columns and rows the texts are in.
+        student: How the student tokenises each column of texts, where its token ids are not among the columns.
+        teacher: How the online teacher does.
+        teacher_roles: The roles that the teacher embeds, from vectors in the rows or online.
     """
 
-    def __init__(self, rows: "datasets.Dataset", name: str = "train") -> None:
-        self.rows = rows.with_format("arrow")
-        self.name = name
-        columns = set(rows.column_names)
-        self.roles = [role for role in TRAINING_ROLES if ids_column(role, "student") in columns]
-        self._vectors = [role for role in self.roles if f"{role}_teacher" in columns]
-        self._teacher_ids = [role for role in self.roles if ids_column(role, "teacher") in columns]
+    name: str
+    layout: Layout
+    student: Mapping[str, ColumnTokenizationLike]
+    teacher: Mapping[str, ColumnTokenizationLike]
+    teacher_roles: Sequence[str] = ("query", "document")
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def read(self, tables: Mapping[str, "pa.Table"], roles: Mapping[str, RoleRows], draw: Draw) -> TextBatch:
+        """Return a batch.
 
-    def __getitem__(self, row: int) -> TextBatch:
-        """Return a batch of one row."""
-        return self.__getitems__([row])
+        Args:
+            tables: For each role the rows that its texts stand in, in order.
+            roles: What the layout says about them.
+            draw: What the batch was drawn as.
+        """
+        batch = TextBatch({}, dataset=self.name, step=draw.step, dataset_batch=draw.batch)
+        for role, columns in self.layout.columns.items():
+            table = tables[role]
+            batch.texts[role], counts, cut = _ragged(table, columns, "student", self.student)
+            batch.text_ids[role] = batch.texts[role].ids()
+            batch.cut_texts += cut
+            if role == "negatives":
+                counts = counts if roles[role].counts is None else np.asarray(roles[role].counts)
+                batch.negative_counts = torch.from_numpy(counts)
+            if role not in self.teacher_roles:
+                continue
+            if all(f"{column}{VECTORS_SUFFIX}" in table.column_names for column in columns):
+                vectors, _ = _elements(table, columns, VECTORS_SUFFIX)
+                batch.teacher_vectors[role] = _vectors(vectors)
+            elif self.teacher:
+                batch.teacher_texts[role], _, _ = _ragged(table, columns, "teacher", self.teacher)
+        self._add_grades(batch, tables["query"], roles)
+        return batch
 
-    def __getitems__(self, rows: Sequence[int]) -> TextBatch:
-        """Return the batch of these rows, in this order; torch's loader asks for a whole batch at once."""
-        table = self.rows[list(rows)]
-        texts = {role: _ragged(table[ids_column(role, "student")]) for role in self.roles}
-        return TextBatch(
-            texts=texts,
-            text_ids={role: ragged.ids() for role, ragged in texts.items()},
-            teacher_texts={role: _ragged(table[ids_column(role, "teacher")]) for role in self._teacher_ids},
-            teacher_vectors={role: _vectors(table[f"{role}_teacher"]) for role in self._vectors},
-            dataset=self.name,
+    def _add_grades(self, batch: TextBatch, table: Any, roles: Mapping[str, RoleRows]) -> None:
+        if "score" in table.column_names:
+            batch.score = torch.tensor(table["score"].to_numpy(), dtype=torch.float32)
+        if (labels := roles["query"].labels) is not None:
+            batch.label = torch.from_numpy(np.asarray(labels))
+        elif "label" in table.column_names:
+            batch.label = _labels(table["label"].to_pylist())
+        if "negatives" in roles and (labels := roles["negatives"].labels) is not None:
+            batch.negatives_label = torch.from_numpy(np.asarray(labels))
+
+
+class TrainingRows:
+    """Batches of rows that can be read in any order.
+
+    Args:
+        rows: With columns ``{column}_student_ids`` (else the reader tokenises), and teacher vectors if there are any.
+        reader: Makes batches of them.
+        plan: Says which rows a draw is.
+        distinct_texts: Whether no two rows of a global batch may have a text in common (negatives aside): other rows
+            take the place of those that would.
+    """
+
+    def __init__(
+        self, rows: "datasets.Dataset", reader: BatchReader, plan: MixturePlan, *, distinct_texts: bool = False
+    ) -> None:
+        self.rows, self.reader, self.plan = rows.with_format("arrow"), reader, plan
+        self.distinct_texts = distinct_texts
+
+    def batch(self, draw: Draw, part: slice) -> TextBatch:
+        """Return a part of a global batch.
+
+        Args:
+            draw: Which batch.
+            part: This process's rows of it.
+
+        Raises:
+            ValueError: If there are not enough rows whose texts differ.
+        """
+        numbers = self._distinct(draw) if self.distinct_texts else self.plan.rows(draw)
+        roles = self.reader.layout.roles(numbers[part], key("tuples", self.plan.seed, draw.dataset, draw.step))
+        tables: dict[int, Any] = {}  # roles often share their rows
+        for role in roles.values():
+            if id(role.rows) not in tables:
+                tables[id(role.rows)] = self.rows[role.rows.tolist()]
+        return self.reader.read({name: tables[id(role.rows)] for name, role in roles.items()}, roles, draw)
+
+    def _distinct(self, draw: Draw) -> NDArray[np.int64]:
+        wanted = self.plan.sets[draw.dataset].batch_size
+        chosen: list[int] = []
+        seen: set[str] = set()
+        for again in range(_SUBSTITUTES):
+            numbers = self.plan.rows(draw, again)
+            for number, texts in zip(numbers.tolist(), self._texts(numbers), strict=True):
+                if seen.isdisjoint(texts):
+                    seen.update(texts)
+                    chosen.append(number)
+                    if len(chosen) == wanted:
+                        return np.array(chosen)
+        raise ValueError(
+            f"The data set {draw.dataset!r} has too many equal texts: of {_SUBSTITUTES * wanted} rows only "
+            f"{len(chosen)} have texts of their own, and its batch_size is {wanted}. Lower that, or set "
+            "distinct_texts to false."
         )
+
+    def _texts(self, numbers: NDArray[np.int64]) -> Iterator[tuple[str, ...]]:
+        """Yield the texts of each draw that must not be another's."""
+        layout = self.reader.layout
+        role = layout.roles(numbers, 0)["query"]
+        names = ("query",) if role.labels is not None else ("query", "document")  # a tuple's others are drawn later
+        columns = [column for name in names for column in layout.columns.get(name, ())]
+        table = self.rows[role.rows.tolist()]
+        return zip(*(table[column].to_pylist() for column in columns), strict=True)
 
 
 class EvaluationRows(Dataset[EvaluationBatch]):
@@ -65,7 +157,7 @@ class EvaluationRows(Dataset[EvaluationBatch]):
     """
 
     def __init__(
-        self, texts: Sequence[str], rows: Sequence[int], tokenization: TokenizationLike, *, role: str, task: str
+        self, texts: Sequence[str], rows: Sequence[int], tokenization: Tokenization, *, role: str, task: str
     ) -> None:
         self.texts, self.rows, self.tokenization = texts, rows, tokenization
         self.role, self.task = role, task
@@ -84,14 +176,62 @@ class EvaluationRows(Dataset[EvaluationBatch]):
         return EvaluationBatch(RaggedTexts.from_lists(token_ids), torch.tensor(rows), self.task, self.role)
 
 
-def _ragged(column: Any) -> RaggedTexts:
-    chunk = column.combine_chunks()
+def _elements(table: Any, columns: Sequence[str], suffix: str) -> tuple[Any, NDArray[np.int64]]:
+    """Return what columns hold for each text, row by row, and how many texts each row has.
+
+    One column has a text in each row, or a list of them. Of several, a row has a text in some.
+    """
+    import pyarrow as pa
+
+    arrays = [table[f"{column}{suffix}"].combine_chunks() for column in columns]
+    if _is_list(table[columns[0]].type):
+        [lists] = arrays
+        return lists.flatten(), lists.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+    present = [table[column].combine_chunks().is_valid().to_numpy(zero_copy_only=False) for column in columns]
+    counts: NDArray[np.int64] = np.asarray(np.sum(present, axis=0, dtype=np.int64))
+    if len(columns) == 1 and counts.all():
+        return arrays[0], counts
+    there = np.stack(present, axis=1)  # (rows, columns)
+    place = np.arange(len(columns)) * len(table) + np.arange(len(table))[:, None]
+    return pa.concat_arrays(arrays).take(pa.array(place[there])), counts
+
+
+def _ragged(
+    table: Any, columns: Sequence[str], name: str, tokenizations: Mapping[str, ColumnTokenizationLike]
+) -> tuple[RaggedTexts, NDArray[np.int64], int]:
+    """Return tokens, how many texts each row has, and how many were cut."""
+    if all(ids_column(column, name) in table.column_names for column in columns):
+        lists, counts = _elements(table, columns, ids_column("", name))
+        cut = sum(int(table[cut_column(column, name)].to_numpy().sum()) for column in columns)
+        return _from_arrow(lists), counts, cut
+    texts, counts = _elements(table, columns, "")
+    tokenized = tokenizations[columns[0]](texts.to_pylist())
+    return RaggedTexts.from_lists(tokenized.ids), counts, sum(tokenized.cut)
+
+
+def _from_arrow(lists: Any) -> RaggedTexts:
     # A copy: Arrow's memory is read-only, and autograd's embedding wants int64
-    token_ids = torch.tensor(chunk.flatten().to_numpy(), dtype=torch.int64)
-    lengths = torch.tensor(chunk.value_lengths().to_numpy(zero_copy_only=False), dtype=torch.int64)
+    token_ids = torch.tensor(lists.flatten().to_numpy(), dtype=torch.int64)
+    lengths = torch.tensor(lists.value_lengths().to_numpy(zero_copy_only=False), dtype=torch.int64)
     return RaggedTexts(token_ids, lengths)
 
 
-def _vectors(column: Any) -> Tensor:
-    chunk = column.combine_chunks()
-    return torch.tensor(chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), -1))
+def _vectors(vectors: Any) -> Tensor:
+    return torch.tensor(vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(vectors), -1))
+
+
+def _labels(values: Sequence[Any]) -> Tensor:
+    """Return a number for each label; the same for equal ones, in every process."""
+    numbers = [
+        value
+        if isinstance(value, int)
+        else int.from_bytes(hashlib.blake2b(str(value).encode(), digest_size=8).digest(), "little", signed=True)
+        for value in values
+    ]
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))

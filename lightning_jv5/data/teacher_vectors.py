@@ -49,7 +49,8 @@ def add_teacher_vectors(
     it stopped, and another run with the same rows and teacher finds everything done.
 
     Args:
-        rows: Rows with the text columns; their fingerprint says whether they are the same as before.
+        rows: Rows with the text columns; their fingerprint says whether they are the same as before. A missing text
+            (of a row with fewer negatives than others) has a vector of zeros.
         teacher: Computes the vectors.
         columns: From the column's name to the role of its texts.
         origin: Where the rows are from, for the progress bar.
@@ -94,9 +95,11 @@ def _shard_files(rows: "datasets.Dataset", teacher: TeacherLike, column: str, ro
     return [folder / f"{shard:05d}-of-{shards:05d}.arrow" for shard in range(shards)]
 
 
-def _encode(texts: Sequence[str], teacher: TeacherLike, role: str, bar: tqdm) -> Iterator[tuple[list[str], Tensor]]:
+def _encode(
+    texts: Sequence[str | None], teacher: TeacherLike, role: str, bar: tqdm
+) -> Iterator[tuple[list[str], Tensor]]:
     """Yield distinct texts and their vectors, a call's worth at a time, the longest first."""
-    distinct = sorted(dict.fromkeys(texts), key=len, reverse=True)
+    distinct = sorted(dict.fromkeys(text for text in texts if text is not None), key=len, reverse=True)
     bar.update(len(texts) - len(distinct))
     for start in range(0, len(distinct), _TEXTS_PER_CALL):
         some = distinct[start : start + _TEXTS_PER_CALL]
@@ -104,11 +107,13 @@ def _encode(texts: Sequence[str], teacher: TeacherLike, role: str, bar: tqdm) ->
         bar.update(len(some))
 
 
-def _write_shard(file: Path, encoded: Iterator[tuple[list[str], Tensor]], texts: Sequence[str], dim: int) -> None:
+def _write_shard(
+    file: Path, encoded: Iterator[tuple[list[str], Tensor]], texts: Sequence[str | None], dim: int
+) -> None:
     import numpy as np
     import pyarrow as pa
 
-    vector_of: dict[str, np.ndarray] = {}
+    vector_of: dict[str | None, np.ndarray] = {None: np.zeros(dim, np.float16)}
     for some, vectors in encoded:
         halves = vectors.half()
         if not halves.isfinite().all():

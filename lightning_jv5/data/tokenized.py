@@ -1,7 +1,8 @@
 """Token ids as columns: texts are tokenised once and read from the cache ever after."""
 
+import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lightning_jv5.data.cache import cache_folder, fingerprint
 from lightning_jv5.data.source import did_you_mean
@@ -10,11 +11,21 @@ if TYPE_CHECKING:
     import datasets
 
 # Raise it whenever the columns change: those cached by older code are then made anew.
-_FORMAT = 1
+_FORMAT = 2
 
 
-class TokenizationLike(Protocol):
-    """How texts become token ids: a tokenizer with its prompts, length limit and end-of-sequence habits.
+class TokenizedTextsLike(Protocol):
+    """Token ids of texts, and which texts were longer than the limit."""
+
+    @property
+    def ids(self) -> list[list[int]]: ...  # noqa: D102
+
+    @property
+    def cut(self) -> list[bool]: ...  # noqa: D102
+
+
+class ColumnTokenizationLike(Protocol):
+    """How the texts of a column become token ids: :class:`~lightning_jv5.models.tokenization.ColumnTokenization`.
 
     Attributes:
         fingerprint: Changes whenever the ids would.
@@ -23,8 +34,8 @@ class TokenizationLike(Protocol):
     @property
     def fingerprint(self) -> str: ...  # noqa: D102
 
-    def __call__(self, texts: Sequence[str], role: str) -> list[list[int]]:
-        """Return the token ids of each text in a role (``"query"``, ``"document"``, ...)."""
+    def __call__(self, texts: Sequence[str]) -> TokenizedTextsLike:
+        """Return the token ids of each text."""
 
 
 def ids_column(column: str, tokenization: str) -> str:
@@ -36,26 +47,31 @@ def ids_column(column: str, tokenization: str) -> str:
     return f"{column}_{tokenization}_ids"
 
 
-def tokenize_columns(
-    dataset: "datasets.Dataset",
-    *,
-    tokenizations: Mapping[str, TokenizationLike],
-    columns: Mapping[str, str],
-    origin: str,
-) -> "datasets.Dataset":
-    """Add a column of token ids for each text column and each tokenization.
+def cut_column(column: str, tokenization: str) -> str:
+    """Return the name of the column that counts the texts of a row that were longer than the limit.
 
-    Each is kept in a file of its own under the cache folder, so that a change to one prompt or tokenizer redoes only
-    what it changes.
+    >>> cut_column("query", "student")
+    'query_student_cut'
+    """
+    return f"{column}_{tokenization}_cut"
+
+
+def tokenize_columns(
+    dataset: "datasets.Dataset", name: str, columns: Mapping[str, ColumnTokenizationLike], *, origin: str
+) -> "datasets.Dataset":
+    """Add a column of token ids for each text column, and one that counts the texts that were cut.
+
+    Each is kept in a file of its own under the cache folder, so that a change to one prompt or limit redoes only what
+    it changes.
 
     Args:
         dataset: The rows; its fingerprint says whether they are the same as before.
-        tokenizations: By name, such as ``"student"`` and ``"teacher"``.
-        columns: From the column's name to the role of its texts, which decides the prompt.
+        name: Whose tokens they are, such as ``"student"``.
+        columns: From the column, of texts or of lists of texts, to how it is tokenised. A missing text has no tokens.
         origin: Where the rows are from, for errors and progress bars.
 
     Returns:
-        The rows with columns ``{column}_{name}_ids`` of int32 lists, for example ``query_student_ids``.
+        The rows with columns ``{column}_{name}_ids`` of int32 lists (or lists of them), and ``{column}_{name}_cut``.
 
     Raises:
         ValueError: If a column does not exist, the rows have ids of that name already, or there are no rows.
@@ -65,42 +81,64 @@ def tokenize_columns(
     if not len(dataset):
         raise ValueError(f"{origin} has no rows to tokenise; check its split and rows.")
     added = []
-    for column, role in columns.items():
+    for column, tokenization in columns.items():
         if column not in dataset.column_names:
             raise ValueError(
-                f"{origin} has the columns {', '.join(dataset.column_names)}; none is {column!r} (role {role!r})."
+                f"{origin} has the columns {', '.join(dataset.column_names)}; none is {column!r}."
                 f"{did_you_mean(column, dataset.column_names)} Rename one to it with columns=... of the source."
             )
-        for name, tokenization in tokenizations.items():
-            target = ids_column(column, name)
-            if target in dataset.column_names:
-                raise ValueError(
-                    f"{origin} has a column {target!r} already, which is where the token ids of {column!r} go. "
-                    "Remove it or rename it."
-                )
-            ids = _tokenize(dataset, tokenization, column, role, description=f"Tokenising {target} of {origin}")
-            added.append(ids.rename_column("ids", target))
+        target = ids_column(column, name)
+        if target in dataset.column_names:
+            raise ValueError(
+                f"{origin} has a column {target!r} already, which is where the token ids of {column!r} go. "
+                "Remove it or rename it."
+            )
+        tokens = _tokenize(dataset, tokenization, column, description=f"Tokenising {target} of {origin}")
+        added.append(tokens.rename_columns({"ids": target, "cut": cut_column(column, name)}))
     return concatenate_datasets([dataset, *added], axis=1) if added else dataset
 
 
 def _tokenize(
-    dataset: "datasets.Dataset", tokenization: TokenizationLike, column: str, role: str, *, description: str
+    dataset: "datasets.Dataset", tokenization: ColumnTokenizationLike, column: str, *, description: str
 ) -> "datasets.Dataset":
     from datasets import Features, List, Value
 
-    key = fingerprint("tokenized", _FORMAT, dataset._fingerprint, tokenization.fingerprint, column, role)
+    nested = not isinstance(dataset.features[column], Value)
+    ids = List(List(Value("int32"))) if nested else List(Value("int32"))
+    key = fingerprint("tokenized", _FORMAT, dataset._fingerprint, tokenization.fingerprint, column)
     cached = cache_folder() / "tokenized" / f"{key}.arrow"
     cached.parent.mkdir(parents=True, exist_ok=True)
     # map writes to a temporary file beside the cache file and renames it; a fingerprint of our own spares it from
     # pickling the tokenizer, whose pickle differs between processes
     return dataset.with_format(None).map(
-        lambda texts: {"ids": tokenization(texts, role)},
+        functools.partial(_tokenized_lists if nested else _tokenized_texts, tokenization),
         batched=True,
         input_columns=[column],
         remove_columns=dataset.column_names,
-        features=Features({"ids": List(Value("int32"))}),
+        features=Features({"ids": ids, "cut": Value("int32")}),
         cache_file_name=str(cached),
         load_from_cache_file=True,
         new_fingerprint=key,
         desc=description,
     )
+
+
+def _tokenized_texts(tokenization: ColumnTokenizationLike, texts: Sequence[str | None]) -> dict[str, Any]:
+    present = [text for text in texts if text is not None]
+    tokenized = tokenization(present)
+    if len(present) == len(texts):
+        return {"ids": tokenized.ids, "cut": [int(cut) for cut in tokenized.cut]}
+    ids, cuts = iter(tokenized.ids), iter(tokenized.cut)
+    return {
+        "ids": [[] if text is None else next(ids) for text in texts],
+        "cut": [0 if text is None else int(next(cuts)) for text in texts],
+    }
+
+
+def _tokenized_lists(tokenization: ColumnTokenizationLike, lists: Sequence[Sequence[str]]) -> dict[str, Any]:
+    tokenized = tokenization([text for texts in lists for text in texts])
+    ids, cuts = iter(tokenized.ids), iter(tokenized.cut)
+    return {
+        "ids": [[next(ids) for _ in texts] for texts in lists],
+        "cut": [sum(next(cuts) for _ in texts) for texts in lists],
+    }

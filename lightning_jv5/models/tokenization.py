@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lightning_jv5.data.batches import RaggedTexts
@@ -105,13 +106,9 @@ class Tokenization:
                     "last-token pooling needs one. Set its eos_token, or use pooling 'mean' or 'cls'."
                 )
             self._appended = [int(end)]
-        added = prefix + suffix + self._appended
+        self._before, self._after = len(prefix), len(suffix)
         for role, limit in self.max_length.items():
-            if limit <= len(added):
-                raise ValueError(
-                    f"Got max_length {limit} for {role}; the tokenizer adds {len(added)} tokens itself, so nothing of "
-                    f"the text would be left. Give at least {len(added) + 1}."
-                )
+            self._check_limit(limit, role)
         self.end_token_id: int | None = (suffix + self._appended)[-1] if suffix or self._appended else None
 
     def __call__(self, texts: Sequence[str], role: str) -> list[list[int]]:
@@ -127,24 +124,60 @@ class Tokenization:
         Raises:
             ValueError: If the role is unknown, or ``texts`` is one string.
         """
+        return self.column(role)(texts).ids
+
+    def column(self, role: str, *, prompt: str | None = None, max_length: int | None = None) -> "ColumnTokenization":
+        """Return how the texts of one column are tokenised.
+
+        Args:
+            role: ``"query"``, ``"document"``, or ``"negatives"`` (which are documents).
+            prompt: Text put before each text, instead of the role's.
+            max_length: Most tokens of a text, instead of the role's limit.
+
+        Raises:
+            ValueError: If the role is unknown, or the limit leaves no room for text.
+        """
         check_role(role, tuple(_PROMPT_ROLE), "role")
+        role = _PROMPT_ROLE[role]
+        if max_length is not None:
+            self._check_limit(max_length, role)
+        return ColumnTokenization(
+            self,
+            self.prompts[role] if prompt is None else prompt,
+            self.max_length[role] if max_length is None else max_length,
+        )
+
+    def _tokenized(self, texts: Sequence[str], prompt: str, max_length: int) -> "TokenizedTexts":
         if isinstance(texts, str):
             raise ValueError(f"Got one string, {texts[:40]!r}; need a list of texts. Put it in a list.")
         if not texts:
-            return []
-        role = _PROMPT_ROLE[role]
-        prompt = self.prompts[role]
+            return TokenizedTexts([], [])
+        limit = max_length - len(self._appended)
         encoded = self.tokenizer(
             [prompt + text for text in texts],
             add_special_tokens=True,
             truncation=True,
-            max_length=self.max_length[role] - len(self._appended),
+            max_length=limit + 1,  # one more than wanted tells which texts are longer
             padding=False,
             return_attention_mask=False,
             return_token_type_ids=False,
         )
+        cut = [len(ids) > limit for ids in encoded["input_ids"]]
+        last = self._before if self.tokenizer.truncation_side == "left" else limit - self._after
         placeholder = [self.pad_token_id if self.end_token_id is None else self.end_token_id]
-        return [[*ids, *self._appended] or placeholder for ids in encoded["input_ids"]]
+        kept = [
+            ids[:last] + ids[last + 1 :] if longer else ids
+            for ids, longer in zip(encoded["input_ids"], cut, strict=True)
+        ]
+        return TokenizedTexts([[*ids, *self._appended] or placeholder for ids in kept], cut)
+
+    def _check_limit(self, limit: int, role: str) -> None:
+        added = self._before + self._after + len(self._appended)
+        if limit <= added:
+            raise ValueError(
+                f"Got max_length {limit} for {role}; the tokenizer adds {added} tokens itself, so nothing of "
+                f"the text would be left. Give at least {added + 1}."
+            )
 
     def ragged(self, texts: Sequence[str], role: str) -> RaggedTexts:
         """Tokenise texts of one role and lay them end to end."""
@@ -159,13 +192,9 @@ class Tokenization:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of all that decides the token ids, equal in every process: a cache of token ids may be named by it."""
-        vocabulary = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        # What the last call set, not a property of the tokenizer.
-        vocabulary.pop("truncation", None)
-        vocabulary.pop("padding", None)
         settings = [
             _FINGERPRINT_VERSION,
-            vocabulary,
+            self._vocabulary,
             self.tokenizer.truncation_side,
             self.prompts,
             self.max_length,
@@ -173,6 +202,56 @@ class Tokenization:
             self.append_end,
         ]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    @functools.cached_property
+    def _vocabulary(self) -> Any:
+        vocabulary = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        # What the last call set, not a property of the tokenizer.
+        vocabulary.pop("truncation", None)
+        vocabulary.pop("padding", None)
+        return vocabulary
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """Token ids of texts.
+
+    Attributes:
+        ids: At least one token id of each text, and at most the limit.
+        cut: Whether the text was longer than the limit.
+    """
+
+    ids: list[list[int]]
+    cut: list[bool]
+
+
+class ColumnTokenization:
+    """How the texts of one column become token ids: made by :meth:`Tokenization.column`.
+
+    Args:
+        tokenization: The model's.
+        prompt: Text put before each text.
+        max_length: Most tokens of a text, prompt and special tokens included.
+    """
+
+    def __init__(self, tokenization: Tokenization, prompt: str, max_length: int) -> None:
+        self.tokenization, self.prompt, self.max_length = tokenization, prompt, max_length
+
+    def __call__(self, texts: Sequence[str]) -> TokenizedTexts:
+        """Tokenise texts, given without prompt.
+
+        Raises:
+            ValueError: If ``texts`` is one string.
+        """
+        return self.tokenization._tokenized(texts, self.prompt, self.max_length)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that decides the token ids, equal in every process."""
+        of = self.tokenization
+        settings = [_FINGERPRINT_VERSION, of._vocabulary, of.tokenizer.truncation_side, of._appended]
+        own = json.dumps([*settings, self.prompt, self.max_length], sort_keys=True)
+        return hashlib.sha256(own.encode()).hexdigest()
 
 
 def check_role(role: str, known: Sequence[str], name: str) -> None:

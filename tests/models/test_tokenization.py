@@ -105,3 +105,37 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="Cannot load a tokenizer"):
         load_tokenizer(str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("style", ["bert", "end"])
+@pytest.mark.parametrize("end_token", [True, False])
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("limit", [5, 6, 7, 8, 64])
+def test_a_cut_text_is_what_the_tokenizer_would_have_made_of_it(
+    tmp_path: Path, style: str, end_token: bool, side: str, limit: int
+) -> None:
+    tokenizer = load_tokenizer(save_tiny_tokenizer(tmp_path, style=style, end_token=end_token))
+    tokenizer.truncation_side = side
+    tokenization = Tokenization(tokenizer, prompts={"query": "query : "}, max_length=limit, append_end=False)
+    tokenized = tokenization.column("query")(TEXTS)
+    prompted = [f"query : {text}" for text in TEXTS]
+    assert tokenized.ids == tokenizer(prompted, truncation=True, max_length=limit)["input_ids"]
+    whole = tokenizer(prompted)["input_ids"]
+    assert tokenized.cut == [len(ids) > limit for ids in whole]
+    assert any(tokenized.cut) == (limit < 16)
+
+
+def test_a_column_may_have_a_prompt_and_a_limit_of_its_own(tmp_path: Path) -> None:
+    tokenization = Tokenization(
+        load_tokenizer(save_tiny_tokenizer(tmp_path)), prompts={"query": "query : "}, max_length=9, append_end=True
+    )
+    own = tokenization.column("query", prompt="the ", max_length=4)
+    assert own(["cat sat on mat"]).ids == tokenization.column("query", prompt="", max_length=4)(["the cat sat on"]).ids
+    assert tokenization.column("query")(["a cat"]).ids == tokenization(["a cat"], "query")
+    columns = [own, *(tokenization.column(role) for role in ("query", "document"))]
+    assert len({column.fingerprint for column in columns}) == 3
+    assert tokenization.column("query", prompt="query : ", max_length=9).fingerprint == columns[1].fingerprint
+    with pytest.raises(ValueError, match="Got max_length 1 for document; the tokenizer adds 1 tokens itself"):
+        tokenization.column("document", max_length=1)
+    with pytest.raises(ValueError, match="Got role 'querry'"):
+        tokenization.column("querry")
