@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_jv5 import EmbeddingDataModule
+from lightning_jv5 import EmbeddingDataModule, EmbeddingModule
+from lightning_jv5.data import LabelTuples, TrainingSet
 from lightning_jv5.losses import (
     EmbeddingDistillation,
     InfoNCE,
@@ -27,11 +29,13 @@ from lightning_jv5.models import Projection
 from lightning_jv5.schedules import WarmupCosine
 from tests.tiny_data import (
     TEACHER_DIM,
+    TinyLabelled,
     TinyVectors,
     quiet_trainer,
     sgd,
     tiny_data,
     tiny_module,
+    tiny_objective,
     tiny_student,
 )
 
@@ -50,7 +54,9 @@ class Diary(Callback):
         entry = {
             "batch": pl_module.trained_batches,
             "loss": float(trainer.callback_metrics["train/loss"]),
+            "dataset": batch.dataset,
             "tokens": batch.texts["query"].token_ids.tolist(),
+            "lengths": batch.texts["query"].lengths.tolist(),
         }
         with self.file.open("a") as file:
             file.write(json.dumps(entry) + "\n")
@@ -88,10 +94,44 @@ def in_process(target: Callable[..., None], *arguments: Any, environment: dict[s
     return process
 
 
+def ranks_environment(ranks: int) -> dict[str, str]:
+    """Return what a launcher would tell each process, but for its rank."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "tests",
+    }
+
+
 def _with_environment(environment: dict[str, str], target: Callable[..., None], *arguments: Any) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
     target(*arguments)
+
+
+def mixed_sets() -> dict[str, TrainingSet]:
+    """A set in any order, a stream, and tuples of labels, each with its own batch size and length."""
+    return {
+        "pairs": TrainingSet(TinyVectors(20), weight=2, max_length=6),
+        "stream": TrainingSet(TinyVectors(14), weight=2, batch_size=2, streaming=True, shuffle_rows=4),
+        "topics": TrainingSet(TinyLabelled(), weight=1, tuples=LabelTuples(negatives=2)),
+    }
+
+
+def with_lora(module: EmbeddingModule) -> EmbeddingModule:
+    """Freeze the student under adapters that drop out."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=4, lora_dropout=0.1, target_modules=["query", "key", "value"], init_lora_weights=False)
+    torch.manual_seed(2)
+    module.student.backbone = get_peft_model(module.student.backbone, config)
+    return module
 
 
 def resumable_run(
@@ -103,14 +143,24 @@ def resumable_run(
     accumulate: int = 1,
     renamed: bool = False,
     limit: float = 1.0,
+    mixture: bool = False,
+    lora: bool = False,
+    batch_size: int = 4,
 ) -> None:
-    """Two epochs of five batches, with dropout, a schedule, and a checkpoint after every step."""
+    """Two epochs of five batches (a mixture: of nine), with dropout, a schedule, and a checkpoint after every step."""
     checkpoints = ModelCheckpoint(folder / "checkpoints", every_n_train_steps=1, save_last=True, save_top_k=1)
-    callbacks: list[Callback] = [Diary(folder / "diary.jsonl"), checkpoints]
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    callbacks: list[Callback] = [Diary(folder / f"diary{os.environ.get('RANK', '')}.jsonl"), checkpoints]
     if kill_before is not None:
         callbacks.append(Killer(kill_before))
-    module = tiny_module(folder, dropout=0.2, scheduler=WarmupCosine, seed=5)
-    data = tiny_data(train=TinyVectors(20), num_workers=workers, val={})
+    objective = InfoNCE() if mixture else tiny_objective()
+    module = tiny_module(folder, dropout=0.0 if lora else 0.2, scheduler=WarmupCosine, seed=5, objective=objective)
+    if lora:
+        module = with_lora(module)
+    train: Any = mixed_sets() if mixture else TinyVectors(20)
+    data = tiny_data(
+        train=train, num_workers=workers, val={}, batch_size=batch_size, steps_per_epoch=9 if mixture else None
+    )
     if renamed:
         data = RenamedData(TinyVectors(20), batch_size=4, num_workers=workers)
     trainer = quiet_trainer(
@@ -120,8 +170,13 @@ def resumable_run(
         enable_checkpointing=True,
         accumulate_grad_batches=accumulate,
         limit_train_batches=limit,
+        **({"strategy": "ddp", "devices": ranks} if ranks > 1 else {}),
     )
-    trainer.fit(module, data, ckpt_path=folder / "checkpoints" / "last.ckpt" if resume else None)
+    try:
+        trainer.fit(module, data, ckpt_path=folder / "checkpoints" / "last.ckpt" if resume else None)
+    except ValueError as error:
+        (folder / "error.txt").write_text(str(error))
+        return
     torch.save(module.state_dict(), folder / "weights.pt")
 
 

@@ -1,27 +1,15 @@
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.process_runs import distributed_run, in_process
+from tests.process_runs import distributed_run, in_process, ranks_environment
 
 
 def run(folder: Path, ranks: int, **settings: Any) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {
-        "LIGHTNING_JV5_CACHE": str(folder / "cache"),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "GROUP_RANK": "0",
-        "TORCHELASTIC_RUN_ID": "tests",
-    }
+    common = {"LIGHTNING_JV5_CACHE": str(folder / "cache"), **ranks_environment(ranks)}
     processes = [
         in_process(
             distributed_run, folder, *settings.values(), environment={**common, "RANK": rank, "LOCAL_RANK": rank}

@@ -13,6 +13,7 @@ from lightning_jv5.data.cache import fingerprint
 from lightning_jv5.losses import ByScore, CoSENT, InfoNCE
 from tests.tiny_data import (
     TEACHER_DIM,
+    TinyLabelled,
     TinyPairs,
     TinyTexts,
     TinyVectors,
@@ -34,17 +35,6 @@ class TinyScored(Source):
         texts = tiny_texts(16, seed=5)
         rows = Dataset.from_dict({"text1": texts[:8], "text2": texts[8:], "score": [float(row) for row in range(8)]})
         rows._fingerprint = fingerprint("tiny scored")
-        return rows
-
-
-class TinyLabelled(Source):
-    def __init__(self, labels: str = "abab") -> None:
-        self.labels = labels
-
-    def load(self) -> Dataset:
-        texts = tiny_texts(len(self.labels), seed=6)
-        rows = Dataset.from_dict({"text": texts, "label": list(self.labels)})
-        rows._fingerprint = fingerprint("tiny labelled", self.labels)
         return rows
 
 

@@ -70,6 +70,19 @@ class TinyVectors(TinyPairs):
         return rows
 
 
+class TinyLabelled(Source):
+    """Texts with a label each."""
+
+    def __init__(self, labels: str = "abcabcabacbaa") -> None:
+        self.labels = labels
+
+    def load(self) -> Dataset:
+        texts = tiny_texts(len(self.labels), seed=6)
+        rows = Dataset.from_dict({"text": texts, "label": list(self.labels)})
+        rows._fingerprint = fingerprint("tiny labelled", self.labels)
+        return rows
+
+
 class Constant(Loss):
     """A finite loss with a fine gradient, to stand beside a broken one."""
 
