@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lightning_jv5.data.cache import cache_folder, fingerprint
 from lightning_jv5.data.source import Source, check_texts, first_rows, rename_columns, text_columns
+from lightning_jv5.data.vector_manifest import read_manifest
 from lightning_jv5.rebuildable import Plain
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class LocalFiles(Source):
 
     Args:
         paths: Files, folders or globs (``"data/*.jsonl"``); several are read one after the other. A folder that
-            ``save_to_disk`` did not write stands for the files of a known format in it.
+            ``save_to_disk`` did not write stands for the files of a known format in it; one that ``embed`` wrote for
+            its rows with their vectors.
         columns: From our name (``query``, ``document``, ``text``, ...) to the files' own.
         format: The files' format, if their names do not tell.
         rows: How many rows, from the first; all if left out.
@@ -82,6 +84,8 @@ def _expand(path: str) -> list[Path]:
     place = Path(path).expanduser()
     if _is_saved(place) or place.is_file():
         return [place]
+    if place.is_dir() and (manifest := read_manifest(place)) is not None:
+        return manifest.verify(place)
     if place.is_dir():
         found = sorted(file for file in place.iterdir() if _suffix(file) in _SUFFIXES and not file.name.startswith("."))
     else:

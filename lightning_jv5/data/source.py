@@ -1,6 +1,7 @@
 """Where rows come from: the contract of a data source, and the checks that all sources share."""
 
 import difflib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 # What a row must have at least one set of; further columns (negatives, teacher vectors, ids) are passed through.
 LAYOUTS = (("query", "document"), ("text1", "text2", "score"), ("text",))
+
+_TEXTS = re.compile(r"query|document|text[12]?|negatives?(_\d+)?")
 
 
 class Source(Rebuildable, ABC):
@@ -97,12 +100,8 @@ def rename_columns(dataset: "datasets.Dataset", columns: Mapping[str, str], orig
 
 def text_columns(dataset: "datasets.Dataset") -> list[str]:
     """Return the canonical columns that hold texts: those of the layouts, and mined negatives."""
-    texts = {"query", "document", "text", "text1", "text2"}
-    return [
-        name
-        for name in dataset.column_names
-        if name in texts or (name.startswith("negative") and not name.endswith("_teacher"))
-    ]
+    # not every name that starts so: negative_teacher and negative_teacher_scale are vectors
+    return [name for name in dataset.column_names if _TEXTS.fullmatch(name)]
 
 
 def check_texts(dataset: "datasets.Dataset", columns: Sequence[str], origin: str) -> None:

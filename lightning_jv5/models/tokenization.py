@@ -159,20 +159,23 @@ class Tokenization:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of all that decides the token ids, equal in every process: a cache of token ids may be named by it."""
+        return _hash([*self._common_settings(), self.prompts, self.max_length])
+
+    @functools.cached_property
+    def tokenizer_fingerprint(self) -> str:
+        """Hash of what the roles share: all of :attr:`fingerprint` but prompts and limits."""
+        return _hash(self._common_settings())
+
+    def _common_settings(self) -> list[Any]:
         vocabulary = json.loads(self.tokenizer.backend_tokenizer.to_str())
         # What the last call set, not a property of the tokenizer.
         vocabulary.pop("truncation", None)
         vocabulary.pop("padding", None)
-        settings = [
-            _FINGERPRINT_VERSION,
-            vocabulary,
-            self.tokenizer.truncation_side,
-            self.prompts,
-            self.max_length,
-            self._appended,
-            self.append_end,
-        ]
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return [_FINGERPRINT_VERSION, vocabulary, self.tokenizer.truncation_side, self._appended, self.append_end]
+
+
+def _hash(settings: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def check_role(role: str, known: Sequence[str], name: str) -> None:
