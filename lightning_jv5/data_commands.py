@@ -45,12 +45,14 @@ def run(command: str, words: Sequence[str], configs: Sequence[Path]) -> None:
         "configs": list(configs),
         "keys": staticmethod(lambda: {**typing.get_type_hints(function), "config": None}),
     }
-    parser = type("Parser", (OneLineErrors, ArgumentParser), settings)(prog=f"lightning_jv5 {command}")
+    parser = type("Parser", (OneLineErrors, ArgumentParser), settings)(
+        prog=f"lightning_jv5 {command}", description=(function.__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--config", action="config", help="YAML file with these options as its keys.")
     parser.add_function_arguments(function, fail_untyped=False)
     parsed = parser.parse_args(words)
     try:
-        built = parser.instantiate_classes(parsed)
+        built = parser.instantiate(parsed)
         arguments = {key: built[key] for key in typing.get_type_hints(function) if key in built}
         made = function(**arguments)
     except ValueError as error:

@@ -72,7 +72,8 @@ def embed_columns(
         precision: float32; float16; int8 with a scale per vector, half of float16; or binary: packed sign bits.
         rows_per_shard: Rows in a file: what is held in memory, and what an interruption loses at most.
         cached_texts: How many vectors are remembered from file to file. With 0 a file depends on its rows alone, to the
-            last bit; otherwise a text may have been encoded in another company, which moves its vector by rounding.
+            last bit on one machine; otherwise a text may have been encoded in other company, which moves its vector by
+            rounding.
         device: Such as cpu or cuda:1; by default this process's GPU, or the CPU where there is none.
 
     Returns:
