@@ -91,7 +91,9 @@ def embed_columns(
     if precision not in PRECISIONS:
         raise ValueError(f"Got precision {precision!r}; need one of {', '.join(PRECISIONS)}.")
     if truncate_dim is not None and not 1 <= truncate_dim <= model.dim:
-        raise ValueError(f"Got truncate_dim {truncate_dim}; the model's embeddings have {model.dim}. Give 1 to that.")
+        raise ValueError(
+            f"Got truncate_dim {truncate_dim}; the model's embeddings have {model.dim}. Give 1 to {model.dim}."
+        )
     if rows_per_shard < 1:
         raise ValueError(f"Got rows_per_shard {rows_per_shard}; need at least 1.")
     if not suffix:
@@ -101,7 +103,7 @@ def embed_columns(
     with joined_ranks() as ranks:
         model.to(_device(device, ranks.local_rank))
 
-        def begin() -> VectorManifest:
+        def begin() -> tuple[VectorManifest, list[int]]:
             rows = source.load()
             plan = _plan(
                 rows,
@@ -114,17 +116,11 @@ def embed_columns(
                 rows_per_shard=rows_per_shard,
             )
             _begin(folder, plan)
-            return plan
+            return plan, [shard for shard, file in enumerate(shard_files(plan)) if not _is_whole(folder, file)]
 
-        plan = ranks.from_first(begin)
-        rows = source.load()
-        if rows._fingerprint != plan.source["fingerprint"]:
-            raise ValueError(
-                f"Rank {ranks.rank} sees other rows than rank 0. Give all ranks the same files, in one shared folder."
-            )
-        files = shard_files(plan)
-        mine = [shard for shard in range(ranks.rank, len(files), ranks.size) if not _is_whole(folder, files[shard])]
-        tables = rows.with_format("arrow")
+        plan, missing = ranks.from_first(begin)
+        rows = ranks.on_all(lambda: _same_rows(folder, plan, source, ranks.rank))
+        files, tables, mine = shard_files(plan), rows.with_format("arrow"), missing[ranks.rank :: ranks.size]
         spans = {shard: slice(shard * rows_per_shard, (shard + 1) * rows_per_shard) for shard in mine}
         title = f"Embedding {type(source).__name__}{f', rank 0 of {ranks.size}' if ranks.size > 1 else ''}"
         total = _text_count(tables, plan, spans.values())
@@ -267,6 +263,21 @@ def _begin(folder: Path, plan: VectorManifest) -> None:
             write_json(_note(folder, shard.file), asdict(shard))
 
 
+def _same_rows(folder: Path, plan: VectorManifest, source: Source, rank: int) -> "datasets.Dataset":
+    """Load the rows, and make sure that this rank sees what rank 0 sees."""
+    if not (folder / PLAN).is_file():
+        raise ValueError(
+            f"Rank {rank} does not see the folder {str(folder.absolute())!r} that rank 0 made. "
+            "Name one that all machines share."
+        )
+    rows = source.load()
+    if rows._fingerprint != plan.source["fingerprint"]:
+        raise ValueError(
+            f"Rank {rank} sees other rows than rank 0. Give all ranks the same files, in one shared folder."
+        )
+    return rows
+
+
 def _note(folder: Path, file: str) -> Path:
     return folder / _NOTES / f"{file}.json"
 
@@ -357,15 +368,19 @@ class _NotFiniteError(Exception):
 
 
 def _text_count(tables: "datasets.Dataset", plan: VectorManifest, spans: Iterable[slice]) -> int:
+    """Return how many texts the rows of some spans have, without reading them."""
     import pyarrow.compute as pc
 
     columns = [column.source_column for column in plan.columns.values()]
-    texts = tables.select_columns(columns)
+    kinds = tables.features.arrow_schema
+    nested = [column for column in columns if hasattr(kinds.field(column).type, "value_type")]
     count = 0
     for span in spans:
-        for array in texts[span].columns:
-            nested = hasattr(array.type, "value_type")
-            count += int(pc.sum(pc.list_value_length(array)).as_py() or 0) if nested else len(array)
+        rows = min(span.stop, plan.rows) - span.start
+        count += rows * (len(columns) - len(nested))
+        if nested:
+            lists = tables.select_columns(nested)[span]
+            count += sum(int(pc.sum(pc.list_value_length(lists[column])).as_py() or 0) for column in nested)
     return count
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 
@@ -52,6 +52,26 @@ class Ranks:
             raise ValueError(made[1])
         result: _Made = made[0]
         return result
+
+    def on_all(self, make: Callable[[], _Made]) -> _Made:
+        """Make something on every rank; all get here together.
+
+        Raises:
+            ValueError: On every rank, if making it raised one on any.
+        """
+        if self.group is None:
+            return make()
+        made, refused = None, None
+        try:
+            made = make()
+        except ValueError as error:
+            refused = str(error)
+        everywhere: list[Any] = [None] * self.size
+        self._together(lambda: dist.all_gather_object(everywhere, refused, group=self.group))
+        first = next((message for message in everywhere if message is not None), None)
+        if first is not None:
+            raise ValueError(first)
+        return cast(_Made, made)
 
     def wait(self) -> None:
         """Wait until all ranks have come here.

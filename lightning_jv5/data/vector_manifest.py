@@ -170,8 +170,7 @@ class VectorManifest:
         remedy = "Copy it again from where the folder was written, or remove it and run the same embed command again"
         paths = [Path(folder) / shard.file for shard in self.shards]
         total = sum(shard.bytes for shard in self.shards)
-        bar = tqdm(total=total, desc=f"Checking {folder}", unit="B", unit_scale=True, disable=not hashes)
-        with bar:
+        with tqdm(total=total, desc=f"Checking {folder}", unit="B", unit_scale=True, delay=1) as bar:
             for path, shard in zip(paths, self.shards, strict=True):
                 if not path.is_file():
                     raise ValueError(f"{path} is missing. {remedy}.")

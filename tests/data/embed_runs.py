@@ -72,13 +72,24 @@ def watched_teacher(folder: Path, **settings: Any) -> WatchedTeacher:
     )
 
 
-def embed_run(folder: Path, output: str, killed_at: str | None = None, **settings: Any) -> None:
+class OtherRows(TinyTuples):
+    """Rows of which every rank has another version."""
+
+    def load(self) -> Dataset:
+        rows = super().load()
+        rows._fingerprint = f"those of rank {os.environ['RANK']}"
+        return rows
+
+
+def embed_run(
+    folder: Path, output: str, killed_at: str | None = None, source: type[Source] = TinyTuples, **settings: Any
+) -> None:
     """Embed on as many ranks as the process group has, and write down how many texts this one encoded."""
     rank = os.environ.get("RANK", "0")
     teacher = watched_teacher(folder / f"rank{rank}")
     teacher.killed_at = killed_at
     try:
-        embed_columns(TinyTuples(), teacher, str(folder / output), rows_per_shard=3, **settings)
+        embed_columns(source(), teacher, str(folder / output.format(rank)), rows_per_shard=3, **settings)
     except (ValueError, RuntimeError) as error:
         (folder / f"error{rank}.txt").write_text(str(error))
     (folder / f"count{rank}.txt").write_text(str(len(teacher.texts)))

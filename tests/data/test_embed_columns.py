@@ -18,7 +18,7 @@ from lightning_jv5.data.cache import fingerprint
 from lightning_jv5.data.embed_columns import embed_columns
 from lightning_jv5.data.vector_columns import PRECISIONS, sign_bits, unpack_signs, vectors
 from lightning_jv5.data.vector_manifest import VectorManifest, read_manifest
-from tests.data.embed_runs import PROMPTS, TinyTuples, WatchedTeacher, embed_run, watched_teacher
+from tests.data.embed_runs import PROMPTS, OtherRows, TinyTuples, WatchedTeacher, embed_run, watched_teacher
 from tests.losses.loss_on_ranks import joined
 from tests.process_runs import in_process
 from tests.tiny_data import (
@@ -330,6 +330,45 @@ def test_a_rank_says_so_when_another_was_killed(tmp_path: Path) -> None:
     ]
 
 
+def test_a_rank_that_sees_other_rows_is_refused(tmp_path: Path) -> None:
+    assert on_ranks(2, tmp_path, "out", None, OtherRows) == [0, 0]
+    for rank in range(2):  # both say so
+        assert "Rank 1 sees other rows than rank 0" in (tmp_path / f"error{rank}.txt").read_text()
+        assert (tmp_path / f"count{rank}.txt").read_text() == "0"
+
+
+def test_a_rank_that_does_not_see_the_folder_is_refused(tmp_path: Path) -> None:
+    assert on_ranks(2, tmp_path, "disk{}") == [0, 0]
+    for rank in range(2):
+        assert "Rank 1 does not see the folder" in (tmp_path / f"error{rank}.txt").read_text()
+    assert not (tmp_path / "disk1").exists()
+
+
+def test_ranks_divide_what_is_missing(tmp_path: Path, whole: tuple[Path, int]) -> None:
+    embed_run(tmp_path, "out", cached_texts=0)
+    for shard in (0, 2):  # both would be rank 0's, were all files divided anew
+        (tmp_path / "out" / f"train-0000{shard}-of-00004.parquet").unlink()
+    assert on_ranks(2, tmp_path, "out") == [0, 0]
+    assert all(int((tmp_path / f"count{rank}.txt").read_text()) > 0 for rank in range(2))
+    assert len(read(tmp_path / "out")) == 10
+
+
+def test_a_file_that_vanishes_meanwhile_is_noticed(tmp_path: Path) -> None:
+    first = tmp_path / "out" / "train-00000-of-00003.parquet"
+
+    class Vandal(WatchedTeacher):
+        def encode(self, *arguments: Any, **settings: Any) -> Tensor:
+            first.unlink(missing_ok=True)
+            return super().encode(*arguments, **settings)
+
+    model = watched_teacher(tmp_path)
+    model.__class__ = Vandal
+    with pytest.raises(
+        ValueError, match=r"1 of 3 files are not in .*, such as train-00000-of-00003.parquet.*Run the same"
+    ):
+        embed(tmp_path, model=model)
+
+
 def test_many_processes_without_a_place_to_meet_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
@@ -371,7 +410,7 @@ def test_training_from_columns_equals_training_with_the_online_teacher(tmp_path:
     ("settings", "message"),
     [
         ({"precision": "int4"}, "Got precision 'int4'; need one of float32, float16, int8, binary"),
-        ({"truncate_dim": 49}, "Got truncate_dim 49; the model's embeddings have 48"),
+        ({"truncate_dim": 49}, "Got truncate_dim 49; the model's embeddings have 48. Give 1 to 48"),
         ({"truncate_dim": 0}, "Got truncate_dim 0"),
         ({"rows_per_shard": 0}, "Got rows_per_shard 0; need at least 1"),
         ({"cached_texts": -1}, "Got a capacity of -1 texts"),
