@@ -14,6 +14,7 @@ from lightning_jv5.data.cache import atomic_folder, cache_folder, fingerprint
 from lightning_jv5.data.row_checks import row_number
 from lightning_jv5.data.row_rules import RowRules
 from lightning_jv5.data.source import Source
+from lightning_jv5.data.vector_manifest import read_manifest
 from lightning_jv5.rebuildable import Plain
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class LocalFiles(Source):
 
     Args:
         paths: Files, folders or globs (``"data/*.jsonl"``); several are read one after the other. A folder that
-            ``save_to_disk`` did not write stands for the files of a known format in it.
+            ``save_to_disk`` did not write stands for the files of a known format in it; one that ``embed`` wrote for
+            its rows with their vectors.
         columns: From our name (``query``, ``document``, ``text``, ...) to the files' own.
         filter: Condition on the renamed columns that a row must meet, such as ``"score >= 4 and lang == 'de'"``:
             :class:`~lightning_jv5.data.row_filter.RowFilter`.
@@ -115,6 +117,8 @@ def _expand(path: str) -> list[Path]:
     place = Path(path).expanduser()
     if _is_saved(place) or place.is_file():
         return [place]
+    if place.is_dir() and (manifest := read_manifest(place)) is not None:
+        return manifest.verify(place)
     if place.is_dir():
         found = sorted(file for file in place.iterdir() if _suffix(file) in _SUFFIXES and not file.name.startswith("."))
     else:

@@ -15,8 +15,8 @@ from lightning_jv5.models.backbone import resolve_path
 from lightning_jv5.models.pooling import PoolingName
 from lightning_jv5.models.settings import EncoderSettings, check_arguments, read_settings
 from lightning_jv5.models.text_encoder import TextEncoder
-from lightning_jv5.models.tokenization import Tokenization
-from lightning_jv5.rebuildable import Rebuildable
+from lightning_jv5.models.tokenization import PROMPT_ROLES, Tokenization, check_role
+from lightning_jv5.rebuildable import Plain, Rebuildable
 
 _FINGERPRINT_VERSION = 1  # raise when the same settings would give other vectors
 _LOADING = threading.RLock()  # not an attribute: a lock cannot be copied or pickled with its module
@@ -93,6 +93,7 @@ class Teacher(Rebuildable, nn.Module):
         self._settings: EncoderSettings | None = None
         self._embedder: TextEncoder | None = None
         self._fingerprint: str | None = None
+        self._weights: list[str] | None = None
         # moves with .to(), so it remembers the device until there are weights to move
         self.register_buffer("_device_marker", torch.empty(0), persistent=False)
         super().train(False)
@@ -194,7 +195,7 @@ class Teacher(Rebuildable, nn.Module):
                 settings = self.settings
                 facts = [
                     _FINGERPRINT_VERSION,
-                    self._weights_identity(settings),
+                    self.weights_identity,
                     settings.tokenization.fingerprint,
                     settings.pooling,
                     self.dtype,
@@ -202,7 +203,42 @@ class Teacher(Rebuildable, nn.Module):
                 self._fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
             return self._fingerprint
 
-    def _weights_identity(self, settings: EncoderSettings) -> list[str]:
+    @property
+    def weights_identity(self) -> list[str]:
+        """Which weights these are: hashes of a local model's files, or hub id, subfolder and commit.
+
+        The first hash of a local model is that of ``config.json``, those of the ``*.safetensors`` follow in the order
+        of their names, as ``sha256sum`` prints them.
+        """
+        with _LOADING:
+            if self._weights is None:
+                self._weights = self._identify_weights(self.settings)
+            return self._weights
+
+    def facts(self, role: str) -> dict[str, Plain]:
+        """Return what decides the vectors of one role, by name: :attr:`fingerprint` without the other role's part.
+
+        Reads every weight of a local model once.
+
+        Args:
+            role: ``"query"`` or ``"document"``.
+
+        Raises:
+            ValueError: If the role is unknown.
+        """
+        check_role(role, PROMPT_ROLES, "role")
+        tokenization = self.tokenization
+        return {
+            "weights": list(self.weights_identity),
+            "tokenizer": tokenization.tokenizer_fingerprint,
+            "prompt": tokenization.prompts[role],
+            "max_length": tokenization.max_length[role],
+            "pooling": self.settings.pooling,
+            "dtype": self.dtype,
+            "full_dim": self.dim,
+        }
+
+    def _identify_weights(self, settings: EncoderSettings) -> list[str]:
         if not isinstance(settings.source, str):
             state = self.embedder.state_dict()
             return [_hash_tensors(state)]

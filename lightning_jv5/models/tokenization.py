@@ -192,16 +192,15 @@ class Tokenization:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of all that decides the token ids, equal in every process: a cache of token ids may be named by it."""
-        settings = [
-            _FINGERPRINT_VERSION,
-            self._vocabulary,
-            self.tokenizer.truncation_side,
-            self.prompts,
-            self.max_length,
-            self._appended,
-            self.append_end,
-        ]
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return _hash([*self._common_settings(), self.prompts, self.max_length])
+
+    @functools.cached_property
+    def tokenizer_fingerprint(self) -> str:
+        """Hash of what the roles share: all of :attr:`fingerprint` but prompts and limits."""
+        return _hash(self._common_settings())
+
+    def _common_settings(self) -> list[Any]:
+        return [_FINGERPRINT_VERSION, self._vocabulary, self.tokenizer.truncation_side, self._appended, self.append_end]
 
     @functools.cached_property
     def _vocabulary(self) -> Any:
@@ -210,6 +209,10 @@ class Tokenization:
         vocabulary.pop("truncation", None)
         vocabulary.pop("padding", None)
         return vocabulary
+
+
+def _hash(settings: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -248,10 +251,7 @@ class ColumnTokenization:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of all that decides the token ids, equal in every process."""
-        of = self.tokenization
-        settings = [_FINGERPRINT_VERSION, of._vocabulary, of.tokenizer.truncation_side, of._appended]
-        own = json.dumps([*settings, self.prompt, self.max_length], sort_keys=True)
-        return hashlib.sha256(own.encode()).hexdigest()
+        return _hash([*self.tokenization._common_settings(), self.prompt, self.max_length])
 
 
 def check_role(role: str, known: Sequence[str], name: str) -> None:

@@ -1,4 +1,5 @@
 import copy
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,23 @@ def test_fingerprint_is_of_content_not_place(path: str, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="was trained with"):
         changed.append(Teacher(path, pooling="mean"))
     assert len({fingerprint, *(teacher.fingerprint for teacher in changed)}) == 6
+
+
+def test_facts_are_what_decides_the_vectors_of_one_role(tmp_path: Path) -> None:
+    path = save_tiny_backbone(tmp_path / "model")
+    teacher = Teacher(path, pooling="mean", prompts={"query": "query : "}, max_length={"query": 9})
+    facts = teacher.facts("query")
+    assert {name: facts[name] for name in ("prompt", "max_length", "pooling", "dtype", "full_dim")} == {
+        "prompt": "query : ",
+        "max_length": 9,
+        "pooling": "mean",
+        "dtype": "float32",
+        "full_dim": 32,
+    }
+    files = [tmp_path / "model" / name for name in ("config.json", "model.safetensors")]
+    assert facts["weights"] == [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    other = Teacher(path, pooling="mean", prompts={"query": "other : "}, max_length={"query": 9})
+    assert other.facts("document") == teacher.facts("document")
+    assert other.fingerprint != teacher.fingerprint
+    with pytest.raises(ValueError, match="Got role 'qury'; need one of query, document"):
+        teacher.facts("qury")
