@@ -1,6 +1,7 @@
 """The command line. What needs no torch is answered here, at once; the rest is LightningCLI's."""
 
 import difflib
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,9 @@ COMMANDS = {
     "validate": "score a model on the tasks in data.val",
     "test": "score a model on the tasks in data.test",
     "predict": "encode a corpus (data.predict)",
+    "mine": "find hard negatives for pairs or a BEIR folder",
 }
+_NEEDS_TRAINER = {"fit", "validate", "test", "predict"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         fail(str(error))
 
-    from lightning_jv5.lightning_cli import run
-
-    run(command, words, configs)
+    # Lightning alone takes seconds to import
+    home = importlib.import_module(f"lightning_jv5.{'lightning_cli' if command in _NEEDS_TRAINER else 'data_commands'}")
+    home.run(command, words, configs)
 
 
 def fail(message: str) -> NoReturn:
@@ -93,5 +96,7 @@ examples:
   python -m lightning_jv5 fit --config small.yaml --print_config         show every setting and its default
   python -m lightning_jv5 fit --help                                     every key, with its meaning (takes seconds)
   python -m lightning_jv5 fit --model.help lightning_jv5.EmbeddingModule
+  python -m lightning_jv5 mine --pairs lightning_jv5.data.BeirFolder --pairs.path scifact \\
+      --model.path Qwen/Qwen3-Embedding-0.6B --output scifact-mined            hard negatives
 
 lightning_jv5 {__version__}; --version prints this alone."""

@@ -7,17 +7,20 @@ import re
 import traceback
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
+
+from lightning_jv5.cli import fail
 
 _NOT_ACCEPTED = re.compile(r"(?:Option|option|Unrecognized arguments:|unrecognized arguments:) '?-*([\w.+-]+)")
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _NO_ATTRIBUTE = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
+_CLASS = re.compile(r"(\w+\.)+[A-Z]\w*")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,39 @@ def _raised_by_jsonargparse(error: BaseException) -> bool:
     return bool(frames) and "jsonargparse" in Path(frames[-1].filename).parts
 
 
-def explain(message: str, error: BaseException | None, words: Sequence[str], configs: Sequence[Path]) -> str:
+def training_keys() -> dict[str, Any]:
+    """Return the keys at the top of a config of ``fit``, and their types where they have keys themselves."""
+    from lightning.pytorch import Trainer
+
+    from lightning_jv5.datamodule import EmbeddingDataModule
+    from lightning_jv5.module import EmbeddingModule
+
+    typed = {"model": EmbeddingModule, "data": EmbeddingDataModule, "trainer": Trainer}
+    return {**typed, **dict.fromkeys(["seed_everything", "name", "runs", "ckpt_path", "config"])}
+
+
+class OneLineErrors:
+    """Comes before a parser's class: its errors are one line, with the key, the file and the nearest valid name."""
+
+    configs: Sequence[Path] = ()
+    words: Sequence[str] = ()
+    keys: Callable[[], Mapping[str, Any]] = staticmethod(training_keys)
+    exit_on_error: bool
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong in one line and exit with status 2."""
+        if not self.exit_on_error:  # the parser of a nested class: whoever asked it may try another type
+            super().error(message, ex)  # type: ignore[misc]
+        fail(explain(message, ex, self.words, self.configs, self.keys))
+
+
+def explain(
+    message: str,
+    error: BaseException | None,
+    words: Sequence[str],
+    configs: Sequence[Path],
+    keys_at_top: Callable[[], Mapping[str, Any]] = training_keys,
+) -> str:
     """Return one line for what jsonargparse could not parse.
 
     Args:
@@ -57,6 +92,7 @@ def explain(message: str, error: BaseException | None, words: Sequence[str], con
         error: The exception behind it, if any.
         words: The command line after the command.
         configs: Config files, in the order in which they are merged.
+        keys_at_top: The keys at the top of a config and their types.
     """
     if error is not None and isinstance(error.__cause__, yaml.YAMLError):
         return _broken_yaml(configs) or message
@@ -64,7 +100,7 @@ def explain(message: str, error: BaseException | None, words: Sequence[str], con
     if refused := _NOT_ACCEPTED.search(leaf):
         keys = [*keys, *refused[1].split(".")]
         place = _find(keys, words, configs)
-        return _unknown_key(place) if place else f"no such key: {refused[1]}. `--help` lists the keys."
+        return _unknown_key(place, keys_at_top()) if place else f"no such key: {refused[1]}. `--help` lists the keys."
     place = _find(keys, words, configs) if keys else None
     where = _where(place) if place else f"{'.'.join(keys)}: " if keys else ""
     if wrong_class := _wrong_class(leaf):
@@ -133,11 +169,11 @@ def _wanted(complaints: str) -> str:
     return " or ".join("a class_path" if "import path" in name else words.get(name, name) for name in named)
 
 
-def _unknown_key(place: Place) -> str:
+def _unknown_key(place: Place, roots: Mapping[str, Any]) -> str:
     """Return what is wrong with the first part of the path that its owner does not know."""
     for depth in range(1, len(place.path) + 1):
         *owners, name = place.path[:depth]
-        known = _valid_names(owners, place.classes)
+        known = _valid_names(owners, place.classes, roots)
         if depth < len(place.path) and (not known or name.rstrip("+") in known):
             continue
         parent = ".".join(owners)
@@ -160,7 +196,7 @@ def _did_you_mean(name: str, known: Sequence[str]) -> str:
 def _find(key: Sequence[str], words: Sequence[str], configs: Sequence[Path]) -> Place | None:
     """Find a key, of which some parts may be unknown: the command line wins over files, later files over earlier."""
     wanted = tuple(part for part in key if part != "init_args")
-    merged = _classes_of_files(configs)
+    merged = _classes_of_files(configs) | _classes_of_words(words)
     for word in reversed(words):
         flag, _, value = word.partition("=")
         parts = _without_init_args(flag.lstrip("-").split("."))
@@ -220,6 +256,12 @@ def _classes_of_files(configs: Sequence[Path]) -> dict[tuple[str, ...], str]:
     return classes
 
 
+def _classes_of_words(words: Sequence[str]) -> dict[tuple[str, ...], str]:
+    """Return the classes that ``--key=package.Class`` and ``--key.class_path=package.Class`` name."""
+    named = [(flag, value) for flag, _, value in (word.partition("=") for word in words) if _CLASS.fullmatch(value)]
+    return {_without_init_args(flag.removesuffix(".class_path").lstrip("-").split(".")): name for flag, name in named}
+
+
 def _at(classes: Mapping[tuple[str, ...], str], parts: Sequence[str]) -> dict[int, str]:
     bare = tuple(part.rstrip("+") for part in parts)
     return {depth: classes[bare[:depth]] for depth in range(len(bare) + 1) if bare[:depth] in classes}
@@ -228,17 +270,10 @@ def _at(classes: Mapping[tuple[str, ...], str], parts: Sequence[str]) -> dict[in
 # Which names would have been valid there
 
 
-def _valid_names(owners: Sequence[str], classes: Mapping[int, str]) -> list[str]:
+def _valid_names(owners: Sequence[str], classes: Mapping[int, str], roots: Mapping[str, Any]) -> list[str]:
     """Return the names that the owner of a key takes, following types down from the root."""
-    from lightning.pytorch import Trainer
-
-    from lightning_jv5.datamodule import EmbeddingDataModule
-    from lightning_jv5.module import EmbeddingModule
-
-    roots = {"model": EmbeddingModule, "data": EmbeddingDataModule, "trainer": Trainer}
-    others = ["seed_everything", "name", "runs", "ckpt_path", "config"]
     if not owners:
-        return [*roots, *others]
+        return list(roots)
     owner: Any = roots.get(owners[0])
     for depth, part in enumerate(owners):
         if depth:

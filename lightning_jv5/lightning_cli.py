@@ -6,7 +6,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_jv5.cli import fail
-from lightning_jv5.cli_errors import explain, innermost
+from lightning_jv5.cli_errors import OneLineErrors, innermost
 from lightning_jv5.datamodule import EmbeddingDataModule
 from lightning_jv5.module import EmbeddingModule
 from lightning_jv5.runs import CHECKPOINTS, Run, choose_run
@@ -57,17 +57,8 @@ def _is_for_the_user(error: BaseException, cli: "EmbeddingCLI") -> bool:
     return not trained and Path(__file__).parent in Path(raised_in).parents
 
 
-class OneLineParser(LightningArgumentParser):
-    """A parser whose errors are one line: which key, which file, and the nearest valid name."""
-
-    configs: Sequence[Path] = ()
-    words: Sequence[str] = ()
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong in one line and exit with status 2."""
-        if not self.exit_on_error:  # the parser of a nested class: whoever asked it may try another type
-            super().error(message, ex)
-        fail(explain(message, ex, self.words, self.configs))
+class OneLineParser(OneLineErrors, LightningArgumentParser):
+    """Lightning's parser with errors of one line."""
 
 
 class EmbeddingCLI(LightningCLI):

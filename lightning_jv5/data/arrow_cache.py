@@ -4,7 +4,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning_jv5.data.cache import cache_folder
 
@@ -63,7 +63,21 @@ def write_arrow(file: Path, schema: "pa.Schema", tables: Iterable["pa.Table"]) -
         temporary.unlink(missing_ok=True)
 
 
-def column_of(rows: "datasets.Dataset", column: str, which: Any) -> "pa.Array":
-    """Return one column of some rows (a slice or a list of row numbers) as one Arrow array."""
-    chunked = rows.select_columns([column]).with_format("arrow")[which][column]
-    return chunked.combine_chunks()
+class ArrowColumn:
+    """One column of rows, read some rows at a time: ``column[4:7]`` or ``column[[1, 5, 2]]`` is an Arrow array.
+
+    >>> from datasets import Dataset
+    >>> ArrowColumn(Dataset.from_dict({"text": ["a", "b", "c"]}), "text")[1:].to_pylist()
+    ['b', 'c']
+    """
+
+    def __init__(self, rows: "datasets.Dataset", column: str) -> None:
+        self._column = column
+        self._rows = rows.select_columns([column]).with_format("arrow")  # takes milliseconds, so not at every reading
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, which: slice | list[int]) -> "pa.Array":
+        """Return the rows of a slice or a list of numbers."""
+        return self._rows[which][self._column].combine_chunks()

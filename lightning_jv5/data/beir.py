@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lightning_jv5.data.arrow_cache import cached_rows, column_of
+from lightning_jv5.data.arrow_cache import ArrowColumn, cached_rows
 from lightning_jv5.data.bad_rows import BadRows, OnBadRow
 from lightning_jv5.data.cache import fingerprint
 from lightning_jv5.data.source import Source, did_you_mean, first_rows
@@ -178,6 +178,7 @@ class BeirFolder(Source):
                 first = judged.slice(missing[0], 1).to_pylist()[0]
                 what = f"judges {column.removesuffix('_id')} {first[column]!r}, which is not in {home}"
                 bad.report(f"line {first['line']}", what, _where_is(first[column], texts), count=len(missing))
+        columns = {"query": ArrowColumn(queries, "text"), "document": ArrowColumn(corpus, "text")}
         usable = pa.array((rows["query_id"] >= 0) & (rows["document_id"] >= 0))
         starts = range(0, len(judged), _ROWS_PER_TABLE)
         for start in tqdm(starts, desc=f"Pairs of {self.path}", unit="kpair", delay=1):
@@ -185,11 +186,9 @@ class BeirFolder(Source):
             kept = usable[some]
             part = judged[some].filter(kept)
             pairs: dict[str, Any] = {}
-            for column, texts in (("query", queries), ("document", corpus)):
+            for column, texts in columns.items():
                 numbers = rows[f"{column}_id"][some][kept.to_numpy(zero_copy_only=False)]
-                pairs[column] = (
-                    column_of(texts, "text", numbers.tolist()) if len(numbers) else pa.array([], pa.string())
-                )
+                pairs[column] = texts[numbers.tolist()] if len(numbers) else pa.array([], pa.string())
             empty = pc.or_(*(pc.utf8_is_space(pc.if_else(pc.equal(t, ""), " ", t)) for t in pairs.values()))
             for number in pc.indices_nonzero(empty).to_pylist():
                 row = part.slice(number, 1).to_pylist()[0]
@@ -371,13 +370,14 @@ def _rows_of(wanted: "pa.ChunkedArray", texts: "datasets.Dataset") -> "np.ndarra
 
     distinct = wanted.unique()
     rows = np.full(len(distinct), -1, np.int64)
+    ids = ArrowColumn(texts, "id")
     for start in range(0, len(texts), _IDS_PER_LOOK_UP):
-        places = pc.index_in(column_of(texts, "id", slice(start, start + _IDS_PER_LOOK_UP)), value_set=distinct)
+        places = pc.index_in(ids[start : start + _IDS_PER_LOOK_UP], value_set=distinct)
         found = pc.indices_nonzero(pc.is_valid(places)).to_numpy()
         rows[places.drop_null().to_numpy()] = start + found.astype(np.int64)
     return np.asarray(rows[pc.index_in(wanted, value_set=distinct).to_numpy()])
 
 
 def _where_is(name: str, texts: "datasets.Dataset") -> str:
-    ids = column_of(texts, "id", slice(0, _MOST_IDS_TO_GUESS_FROM)).to_pylist()
+    ids = ArrowColumn(texts, "id")[:_MOST_IDS_TO_GUESS_FROM].to_pylist()
     return f"Correct the id or remove the judgement; do the files belong together?{did_you_mean(name, ids)}"

@@ -1,0 +1,71 @@
+"""Commands that are one function: its arguments are the options and the keys of the config, its docstring the help."""
+
+import importlib
+import os
+import sys
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from jsonargparse import ArgumentParser
+
+from lightning_jv5.cli import fail
+from lightning_jv5.cli_errors import OneLineErrors, innermost
+
+# Each returns something with a summary, which is printed
+FUNCTIONS = {
+    "mine": "lightning_jv5.data.mining:mine",
+}
+
+
+class HasSummary(Protocol):
+    """What a command made."""
+
+    def summary(self) -> str:
+        """Say in a few lines what was made."""
+
+
+def run(command: str, words: Sequence[str], configs: Sequence[Path]) -> None:
+    """Parse the arguments of a command's function, call it, and print what it made.
+
+    Args:
+        command: One of :data:`FUNCTIONS`.
+        words: The words after it, config names resolved to files.
+        configs: Those files, for messages.
+
+    Raises:
+        SystemExit: With status 2 after a message of one line if an argument is wrong.
+    """
+    module, _, name = FUNCTIONS[command].partition(":")
+    function: Callable[..., HasSummary] = getattr(importlib.import_module(module), name)
+    words = list(_joined(words))
+    settings: dict[str, Any] = {
+        "words": words,
+        "configs": list(configs),
+        "keys": staticmethod(lambda: {**typing.get_type_hints(function), "config": None}),
+    }
+    parser = type("Parser", (OneLineErrors, ArgumentParser), settings)(
+        prog=f"lightning_jv5 {command}", description=(function.__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--config", action="config", help="YAML file with these options as its keys.")
+    parser.add_function_arguments(function, fail_untyped=False)
+    parsed = parser.parse_args(words)
+    try:
+        built = parser.instantiate(parsed)
+        arguments = {key: built[key] for key in typing.get_type_hints(function) if key in built}
+        made = function(**arguments)
+    except ValueError as error:
+        fail(str(innermost(error)))
+    if os.environ.get("RANK", "0") == "0":
+        print(made.summary())
+        sys.stdout.flush()
+
+
+def _joined(words: Sequence[str]) -> Iterator[str]:
+    """Write ``--key value`` as ``--key=value``, so that messages find what was given."""
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        takes_value = word.startswith("--") and "=" not in word and word not in {"--help", "--print_config"}
+        yield f"{word}={rest.pop(0)}" if takes_value and rest and not rest[0].startswith("--") else word
