@@ -143,61 +143,65 @@ class BeirFolder(Source):
         corpus = self.corpus()
         queries = read_queries(self.path, **bad)
         qrels = read_qrels(self.path, self.split, **bad)
-        parts = (corpus, queries, qrels)
         key = fingerprint(
-            "beir pairs", _FORMAT, [part._fingerprint for part in parts], min_grade, self.on_bad_row, self.max_bad_share
+            *("beir pairs", _FORMAT, corpus._fingerprint, queries._fingerprint, qrels._fingerprint),
+            *(min_grade, self.on_bad_row, self.max_bad_share),
         )
-        columns = ("query", "document", "query_id", "document_id")
-        schema = pa.schema({column: pa.string() for column in columns})
-        return cached_rows("beir", key, schema, lambda: self._joined(*parts, min_grade, schema))
-
-    def _joined(
-        self,
-        corpus: "datasets.Dataset",
-        queries: "datasets.Dataset",
-        qrels: "datasets.Dataset",
-        min_grade: int,
-        schema: "pa.Schema",
-    ) -> "Iterator[pa.Table]":
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        from tqdm.auto import tqdm
-
+        schema = pa.schema({name: pa.string() for name in ("query", "document", "query_id", "document_id")})
         file = _find(Path(self.path).expanduser() / "qrels", f"{self.split}.tsv")
-        bad = BadRows(str(file), self.on_bad_row, self.max_bad_share)
-        table = qrels.with_format("arrow")[:]
-        judged = table.filter(pc.greater_equal(table["grade"], min_grade)).combine_chunks()
-        if not len(judged):
-            highest = pc.max(table["grade"]).as_py()
-            raise ValueError(f"{file} has no grade of {min_grade} or more; the highest is {highest}. Lower min_grade.")
-        rows = {}
-        for column, texts, home in (("query_id", queries, "queries.jsonl"), ("document_id", corpus, "corpus.jsonl")):
-            rows[column] = _rows_of(judged[column], texts)
-            missing = (rows[column] < 0).nonzero()[0]
-            if len(missing):
-                first = judged.slice(missing[0], 1).to_pylist()[0]
-                what = f"judges {column.removesuffix('_id')} {first[column]!r}, which is not in {home}"
-                bad.report(f"line {first['line']}", what, _where_is(first[column], texts), count=len(missing))
-        columns = {"query": ArrowColumn(queries, "text"), "document": ArrowColumn(corpus, "text")}
-        usable = pa.array((rows["query_id"] >= 0) & (rows["document_id"] >= 0))
-        starts = range(0, len(judged), _ROWS_PER_TABLE)
-        for start in tqdm(starts, desc=f"Pairs of {self.path}", unit="kpair", delay=1):
-            some = slice(start, start + _ROWS_PER_TABLE)
-            kept = usable[some]
-            part = judged[some].filter(kept)
-            pairs: dict[str, Any] = {}
-            for column, texts in columns.items():
-                numbers = rows[f"{column}_id"][some][kept.to_numpy(zero_copy_only=False)]
-                pairs[column] = texts[numbers.tolist()] if len(numbers) else pa.array([], pa.string())
-            empty = pc.or_(*(pc.utf8_is_space(pc.if_else(pc.equal(t, ""), " ", t)) for t in pairs.values()))
-            for number in pc.indices_nonzero(empty).to_pylist():
-                row = part.slice(number, 1).to_pylist()[0]
-                which = "query" if not pairs["query"][number].as_py().strip() else "document"
-                what = f"judges {which} {row[f'{which}_id']!r}, which has no text"
-                bad.report(f"line {row['line']}", what, "Remove the judgement, or fill the text in.")
-            pairs |= {column: part[column].combine_chunks() for column in ("query_id", "document_id")}
-            yield pa.table(pairs, schema).filter(pc.invert(empty))
-        bad.finish(len(judged))
+
+        def tables() -> "Iterator[pa.Table]":
+            judged = _judged(qrels, min_grade, str(file))
+            return _joined(judged, queries, corpus, BadRows(str(file), **bad), schema)
+
+        return cached_rows("beir", key, schema, tables)
+
+
+def _judged(qrels: "datasets.Dataset", min_grade: int, origin: str) -> "pa.Table":
+    """Return the judgements of a grade or more."""
+    import pyarrow.compute as pc
+
+    table = qrels.with_format("arrow")[:]
+    judged = table.filter(pc.greater_equal(table["grade"], min_grade)).combine_chunks()
+    if not len(judged):
+        highest = pc.max(table["grade"]).as_py()
+        raise ValueError(f"{origin} has no grade of {min_grade} or more; the highest is {highest}. Lower min_grade.")
+    return judged
+
+
+def _joined(
+    judged: "pa.Table", queries: "datasets.Dataset", corpus: "datasets.Dataset", bad: BadRows, schema: "pa.Schema"
+) -> "Iterator[pa.Table]":
+    """Yield the texts that are judged beside their ids, some at a time."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from tqdm.auto import tqdm
+
+    usable = np.ones(len(judged), dtype=bool)
+    rows = {}
+    for role, texts, home in (("query", queries, "queries.jsonl"), ("document", corpus, "corpus.jsonl")):
+        rows[role] = _rows_of(judged[f"{role}_id"], texts)
+        missing = (usable & (rows[role] < 0)).nonzero()[0]
+        if len(missing):
+            name, line = (judged[column][int(missing[0])].as_py() for column in (f"{role}_id", "line"))
+            what = f"judges {role} {name!r}, which is not in {home}"
+            bad.report(f"line {line}", what, _where_is(name, texts), count=len(missing))
+        usable &= rows[role] >= 0
+    columns = {"query": ArrowColumn(queries, "text"), "document": ArrowColumn(corpus, "text")}
+    numbers = usable.nonzero()[0]
+    for start in tqdm(range(0, len(numbers), _ROWS_PER_TABLE), desc="Reading the pairs", unit="kpair", delay=1):
+        some = numbers[start : start + _ROWS_PER_TABLE]
+        part = judged.take(pa.array(some)).combine_chunks()
+        pairs = {role: texts[rows[role][some].tolist()] for role, texts in columns.items()}
+        pairs |= {column: part[column].combine_chunks() for column in ("query_id", "document_id")}
+        empty = {role: pc.equal(pc.utf8_trim_whitespace(pairs[role]), "") for role in columns}
+        for number in pc.indices_nonzero(pc.or_(*empty.values())).to_pylist():
+            role = "query" if empty["query"][number].as_py() else "document"
+            what = f"judges {role} {pairs[f'{role}_id'][number].as_py()!r}, which has no text"
+            bad.report(f"line {part['line'][number]}", what, "Remove the judgement, or fill the text in.")
+        yield pa.table(pairs, schema).filter(pc.invert(pc.or_(*empty.values())))
+    bad.finish(len(judged))
 
 
 def _read_texts(

@@ -23,7 +23,8 @@ class DistinctTexts(NamedTuple):
     """Texts that differ by more than white space and case.
 
     Attributes:
-        texts: Column ``text``, memory-mapped: each text where it comes first.
+        texts: Column ``text``, memory-mapped: each text where it comes first. Its fingerprint is that of the texts
+            alone, wherever they are from: the vectors of a corpus serve every set of pairs that is mined in it.
         codes: For each column that was given, the row in ``texts`` of each of its rows; ``-1`` where a text is blank.
         keys: 64-bit hash of each text; equal for two texts that count as one.
     """
@@ -60,12 +61,13 @@ def distinct_texts(columns: Sequence[tuple["datasets.Dataset", str]], origin: st
             np.save(building / "codes.npy", codes)
             np.save(building / "keys.npy", all_keys[first])
             schema = pa.schema({"text": pa.string()})
-            write_arrow(building / "texts.arrow", schema, _texts_at(columns, first, schema))
+            digest = hashlib.blake2b(digest_size=16)
+            write_arrow(building / "texts.arrow", schema, _texts_at(columns, first, schema, digest))
+            (building / "texts.fingerprint").write_text(digest.hexdigest())
     codes = np.load(folder / "codes.npy", mmap_mode="r")
     ends = np.cumsum([len(rows) for rows, _ in columns])[:-1]
-    return DistinctTexts(
-        mapped_rows(folder / "texts.arrow", key), np.split(codes, ends), np.load(folder / "keys.npy", mmap_mode="r")
-    )
+    texts = mapped_rows(folder / "texts.arrow", (folder / "texts.fingerprint").read_text())
+    return DistinctTexts(texts, np.split(codes, ends), np.load(folder / "keys.npy", mmap_mode="r"))
 
 
 def _key(text: str) -> int:
@@ -99,9 +101,12 @@ def _first_comes_first(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDAr
 
 
 def _texts_at(
-    columns: Sequence[tuple["datasets.Dataset", str]], places: NDArray[np.int64], schema: "pa.Schema"
+    columns: Sequence[tuple["datasets.Dataset", str]],
+    places: NDArray[np.int64],
+    schema: "pa.Schema",
+    digest: "hashlib.blake2b",
 ) -> "Iterator[pa.Table]":
-    """Yield the texts at ascending places in the columns put one after the other."""
+    """Yield the texts at ascending places in the columns put one after the other, and add them to a digest."""
     import pyarrow as pa
 
     offset = 0
@@ -111,6 +116,8 @@ def _texts_at(
             stop = min(start + _ROWS_PER_TABLE, len(rows))
             low, high = np.searchsorted(places, [offset + start, offset + stop])
             if high > low:
-                texts = column_texts[start:stop].take(pa.array(places[low:high] - offset - start))
-                yield pa.table({"text": texts.cast(pa.string())}, schema)
+                texts = column_texts[start:stop].take(pa.array(places[low:high] - offset - start)).cast(pa.string())
+                for text in texts.to_pylist():
+                    digest.update(fingerprint(text).encode())
+                yield pa.table({"text": texts}, schema)
         offset += len(rows)

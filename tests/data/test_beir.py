@@ -159,6 +159,14 @@ def test_a_bad_line_is_an_error_or_skipped_and_counted(
         BeirFolder(folder, on_bad_row="skip").load()
 
 
+def test_a_judgement_that_is_wrong_twice_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_beir(tmp_path / "beir")
+    append(Path(folder) / "qrels" / "train.tsv", "q7\td33\t1")
+    with caplog.at_level(logging.WARNING):
+        BeirFolder(folder, on_bad_row="skip", max_bad_share=0.5).load()
+    assert "skipped 1 of 4 rows" in caplog.text
+
+
 def test_wrong_settings_are_refused_at_once() -> None:
     with pytest.raises(ValueError, match="Got on_bad_row 'drop'"):
         BeirFolder("nowhere", on_bad_row="drop")  # type: ignore[arg-type]

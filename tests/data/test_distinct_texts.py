@@ -55,3 +55,14 @@ def test_equal_texts_have_equal_keys_wherever_they_are() -> None:
     one, other = (distinct_texts([(rows(texts), "text")], "words").keys for texts in (["a b", "c"], ["x", "A  b"]))
     assert one[0] == other[1]
     assert one[1] not in other
+
+
+def test_the_fingerprint_is_that_of_the_texts_wherever_they_are_from() -> None:
+    corpus = rows(["a", "b", "c", "d"])
+    prints = {
+        distinct_texts([(corpus, "text"), (rows(extra, "document"), "document")], "documents").texts._fingerprint
+        for extra in (["b"], ["d", "a"], ["A"])
+    }
+    assert len(prints) == 1
+    others = (["a", "b", "d", "c"], ["a", "b", "cd"], ["a", "b", "c", "d", "e"])
+    assert not prints & {distinct_texts([(rows(texts), "text")], "documents").texts._fingerprint for texts in others}
