@@ -16,6 +16,7 @@ COMMANDS = {
     "test": "score a model on the tasks in data.test",
     "predict": "encode a corpus (data.predict)",
     "embed": "write a data set with the vectors of a model as columns",
+    "mine": "find hard negatives for pairs or a BEIR folder",
 }
 _NEEDS_TRAINER = {"fit", "validate", "test", "predict"}
 
@@ -98,5 +99,7 @@ examples:
   python -m lightning_jv5 fit --model.help lightning_jv5.EmbeddingModule
   python -m lightning_jv5 embed --source lightning_jv5.data.LocalFiles --source.paths pairs.jsonl \\
       --model.path Qwen/Qwen3-Embedding-4B --output pairs-qwen3                teacher vectors, once and for all
+  python -m lightning_jv5 mine --pairs lightning_jv5.data.BeirFolder --pairs.path scifact \\
+      --model.path Qwen/Qwen3-Embedding-0.6B --output scifact-mined            hard negatives
 
 lightning_jv5 {__version__}; --version prints this alone."""

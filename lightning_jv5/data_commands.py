@@ -16,6 +16,7 @@ from lightning_jv5.cli_errors import OneLineErrors, innermost
 # Each returns something with a summary, which is printed
 FUNCTIONS = {
     "embed": "lightning_jv5.data.embed_columns:embed_columns",
+    "mine": "lightning_jv5.data.mining:mine",
 }
 
 
@@ -46,7 +47,9 @@ def run(command: str, words: Sequence[str], configs: Sequence[Path]) -> None:
         "keys": staticmethod(lambda: {**typing.get_type_hints(function), "config": None}),
     }
     parser = type("Parser", (OneLineErrors, ArgumentParser), settings)(
-        prog=f"lightning_jv5 {command}", description=(function.__doc__ or "").partition("\n")[0]
+        prog=f"lightning_jv5 {command}",
+        description=(function.__doc__ or "").partition("\n")[0],
+        allow_abbrev=False,  # --dept is a slip, not short for --depth
     )
     parser.add_argument("--config", action="config", help="YAML file with these options as its keys.")
     parser.add_function_arguments(function, fail_untyped=False)

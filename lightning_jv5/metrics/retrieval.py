@@ -1,21 +1,18 @@
 """Retrieval measured while the corpus streams by: only the k best documents of each query are kept."""
 
-import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_jv5.data.nearest import NOTHING, full_float32, pack, scores_of
 from lightning_jv5.metrics.ranking import parse_measure
 from lightning_jv5.metrics.streaming import StreamingMetric
 
 DEFAULT_MEASURES = ("ndcg@10", "recall@10", "recall@100", "mrr@10", "map@100")
 
-# A key holds a score in its high 32 bits and its document's tie order in the low 32: integers that sort as trec_eval
-# sorts. No number has the image of this key; it would be a NaN.
-_NOTHING = torch.iinfo(torch.int64).min
 _TILE_SCORES = 2**22  # scores held at once: 16 MiB, and twice that for their keys
 
 
@@ -73,7 +70,7 @@ class StreamingRetrieval(StreamingMetric):
         self._store_judgements(judgements)
         # A sum of distinct powers of two per byte: the set of rows seen, which unlike a count can be merged exactly.
         byte_count = -(-document_count // 8)
-        self.add_state("keys", torch.full((query_count, self.depth), _NOTHING), dist_reduce_fx=_merge_ranks)
+        self.add_state("keys", torch.full((query_count, self.depth), NOTHING), dist_reduce_fx=_merge_ranks)
         self.add_state("document_bits", torch.zeros(byte_count, dtype=torch.uint8), dist_reduce_fx=_union_of_ranks)
         self.add_state("bad_texts", torch.tensor(0), dist_reduce_fx="sum")
         # Buffers and not states: every rank has them, so there is nothing to communicate.
@@ -166,11 +163,11 @@ class StreamingRetrieval(StreamingMetric):
         is_new = self._mark_seen(rows)
         ties = self.tie_order[rows]
         tile_rows = max(1, _TILE_SCORES // len(rows))
-        with _full_float32(embeddings.device):
+        with full_float32(embeddings.device):
             for start in range(0, self.query_count, tile_rows):
                 tile = slice(start, start + tile_rows)
                 scores = self.query_embeddings[tile] @ embeddings.T
-                self._merge_tile(self.keys[tile], _pack(scores, ties).masked_fill_(~is_new, _NOTHING))
+                self._merge_tile(self.keys[tile], pack(scores, ties).masked_fill_(~is_new, NOTHING))
 
     def _merge_tile(self, keys: Tensor, candidates: Tensor) -> None:
         """Write the best of ``keys`` (a view of the state, each row descending) and ``candidates`` into ``keys``."""
@@ -239,7 +236,7 @@ class StreamingRetrieval(StreamingMetric):
         """
         self.compute()
         keys = self._merged_keys.to(self.keys.device)
-        return _scores_of(keys), self._rows_of(keys)
+        return scores_of(keys), self._rows_of(keys)
 
     def reset(self) -> None:
         """Forget all texts, for the next pass."""
@@ -251,7 +248,7 @@ class StreamingRetrieval(StreamingMetric):
     def _rows_of(self, keys: Tensor) -> Tensor:
         row_of_tie = torch.empty(self.document_count, dtype=torch.int64, device=keys.device)
         row_of_tie[self.tie_order.long()] = torch.arange(self.document_count, device=keys.device)
-        return torch.where(keys == _NOTHING, -1, row_of_tie[keys & 0xFFFFFFFF])
+        return torch.where(keys == NOTHING, -1, row_of_tie[keys & 0xFFFFFFFF])
 
     def _gains_of(self, queries: Tensor, rows: Tensor) -> Tensor:
         """Grade of each ranked document; shapes ``(queries, 1)`` and ``(queries, ranks)``."""
@@ -274,19 +271,6 @@ def _checked_tie_order(tie_order: Tensor | None, document_count: int) -> Tensor:
     return tie_order.to(torch.int32, copy=True)
 
 
-def _pack(scores: Tensor, ties: Tensor) -> Tensor:
-    """Make int64 keys that sort by score, then by tie order; shapes ``(queries, texts)`` and ``(texts,)``."""
-    bits = (scores + 0.0).view(torch.int32)  # -0.0 + 0.0 is 0.0: the two must tie
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # negative floats sort backwards as integers
-    return (ordered.to(torch.int64) << 32) | ties
-
-
-def _scores_of(keys: Tensor) -> Tensor:
-    ordered = (keys >> 32).to(torch.int32)
-    scores = (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
-    return torch.where(keys == _NOTHING, -torch.inf, scores)
-
-
 def _merge_ranks(keys: Tensor) -> Tensor:
     """Best keys of all ranks, shape ``(world, queries, depth)``; two at a time, as sorting all would take memory."""
     return functools.reduce(_merge_two, keys.unbind())
@@ -298,7 +282,7 @@ def _merge_two(left: Tensor, right: Tensor) -> Tensor:
     ties, order = (candidates & 0xFFFFFFFF).sort(stable=True)
     is_repeat = torch.zeros_like(candidates, dtype=torch.bool)
     is_repeat.scatter_(1, order, F.pad(ties[:, 1:] == ties[:, :-1], (1, 0), value=False))
-    return candidates.masked_fill(is_repeat, _NOTHING).topk(left.shape[1]).values
+    return candidates.masked_fill(is_repeat, NOTHING).topk(left.shape[1]).values
 
 
 def _union_of_ranks(document_bits: Tensor) -> Tensor:
@@ -307,17 +291,3 @@ def _union_of_ranks(document_bits: Tensor) -> Tensor:
 
 def _count_bits(document_bits: Tensor) -> int:
     return sum(int(((document_bits >> bit) & 1).sum()) for bit in range(8))
-
-
-@contextlib.contextmanager
-def _full_float32(device: torch.device) -> Iterator[None]:
-    """Multiply in float32 whatever training uses: bfloat16 and TF32 round cosines 0.980 and 0.981 to one number."""
-    backends = torch.backends
-    backend = backends.cuda.matmul if device.type == "cuda" else backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = backend.fp32_precision
-    backend.fp32_precision = "ieee"
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        backend.fp32_precision = before

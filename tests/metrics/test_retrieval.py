@@ -10,8 +10,9 @@ from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
+from lightning_jv5.data.nearest import NOTHING, pack, scores_of
 from lightning_jv5.metrics import StreamingRetrieval
-from lightning_jv5.metrics.retrieval import _NOTHING, _merge_ranks, _pack, _scores_of
+from lightning_jv5.metrics.retrieval import _merge_ranks
 
 from .references import slow_measure, slow_ranking
 
@@ -164,20 +165,20 @@ def test_part_of_the_corpus_is_recognised() -> None:
 def test_every_float_is_packed_in_order_and_back() -> None:
     tiny = torch.finfo(torch.float32).tiny
     scores = torch.tensor([[-torch.inf, -3.0, -1.5, -tiny, -0.0, tiny, 0.98, 0.98000006, 3e38, torch.inf]])
-    keys = _pack(scores, torch.arange(10, 0, -1))
+    keys = pack(scores, torch.arange(10, 0, -1))
     assert keys.sort().values.equal(keys)
-    assert _scores_of(keys).equal(scores)
-    assert _pack(torch.tensor([[-0.0, 0.0]]), torch.tensor([1, 1])).unique().numel() == 1
+    assert scores_of(keys).equal(scores)
+    assert pack(torch.tensor([[-0.0, 0.0]]), torch.tensor([1, 1])).unique().numel() == 1
 
 
 def test_a_document_that_ranks_score_differently_is_merged_once_at_its_best() -> None:
     def keys(scores: list[float], ties: list[int]) -> Tensor:
-        packed = _pack(torch.tensor([scores]), torch.tensor(ties, dtype=torch.int64))
-        return torch.cat([packed, torch.full((1, 3 - len(ties)), _NOTHING)], dim=1)
+        packed = pack(torch.tensor([scores]), torch.tensor(ties, dtype=torch.int64))
+        return torch.cat([packed, torch.full((1, 3 - len(ties)), NOTHING)], dim=1)
 
     merged = _merge_ranks(torch.stack([keys([0.9, 0.5], [7, 0]), keys([], []), keys([0.90001, -1.0], [7, 3])]))
     assert (merged & 0xFFFFFFFF).tolist() == [[7, 0, 3]]
-    torch.testing.assert_close(_scores_of(merged), torch.tensor([[0.90001, 0.5, -1.0]]), rtol=0, atol=0)
+    torch.testing.assert_close(scores_of(merged), torch.tensor([[0.90001, 0.5, -1.0]]), rtol=0, atol=0)
 
 
 def test_binary_representations_rank_by_hamming_distance() -> None:
