@@ -244,6 +244,16 @@ def _check_safetensors(path: str, subfolder: str) -> None:
     )
 
 
+def layer_stack(backbone: nn.Module) -> tuple[str, nn.ModuleList | None]:
+    """Return the list of a transformer's layers and its name; ``("", None)`` if it has none."""
+    count = getattr(getattr(backbone, "config", None), "num_hidden_layers", 0)
+    # named_modules goes from the outside in, so the first list of the right length is the stack itself
+    for name, part in backbone.named_modules():
+        if isinstance(part, nn.ModuleList) and len(part) == count > 0:
+            return name, part
+    return "", None
+
+
 def _keep_layers(backbone: nn.Module, layers: list[int]) -> None:
     config: Any = backbone.config
     count = int(config.num_hidden_layers)
@@ -251,16 +261,11 @@ def _keep_layers(backbone: nn.Module, layers: list[int]) -> None:
         raise ValueError(
             f"Got layers {layers}; the model has {count} layers. Give some of 0 to {count - 1}, ascending, each once."
         )
-    # named_modules goes from the outside in, so the first list of the right length is the stack itself
-    stack_name = next(
-        (name for name, part in backbone.named_modules() if isinstance(part, nn.ModuleList) and len(part) == count),
-        None,
-    )
-    if stack_name is None:
+    stack_name, stack = layer_stack(backbone)
+    if stack is None:
         raise ValueError(
             f"Found no list of {count} layers in {type(backbone).__name__}; leave layers out for this model."
         )
-    stack: Any = backbone.get_submodule(stack_name)
     kept = nn.ModuleList(stack[layer] for layer in layers)
     parent_name, _, attribute = stack_name.rpartition(".")
     setattr(backbone.get_submodule(parent_name), attribute, kept)

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from lightning_jv5.data.batches import RaggedTexts
 from lightning_jv5.models.chunks import plan_chunks
 from lightning_jv5.models.pooling import PoolingName, pool
+from lightning_jv5.models.sharding import as_many_as_any_rank, collective_passes, most_of_any_rank
 from lightning_jv5.models.tokenization import Tokenization
 
 _TEXTS_PER_BLOCK = 1024  # encode() holds the tokens of this many texts at a time
@@ -19,6 +20,12 @@ _TEXTS_PER_BLOCK = 1024  # encode() holds the tokens of this many texts at a tim
 
 class TextEncoder(nn.Module):
     """A backbone, a pooling and what follows it, together with the tokenization they were made for.
+
+    Where the backbone's weights are divided among ranks (FSDP2's ``fully_shard``, FSDP), each of its forward passes is
+    a collective, and a rank with fewer chunks than another would leave that one waiting. Ranks then agree on the
+    largest number of chunks, and those with fewer, or without any text, run passes over one padding token, of which
+    nothing comes out and whose gradient is zero. So every rank must call :meth:`forward` and :meth:`encode` as often as
+    the others, in the same order, with any number of texts.
 
     Args:
         backbone: Takes ``input_ids`` and ``attention_mask`` and returns an object with ``last_hidden_state``.
@@ -74,7 +81,8 @@ class TextEncoder(nn.Module):
 
         Args:
             texts: Token ids, on the device of the weights.
-            chunks: Indices of the texts of each forward pass, every text once; None plans them by length.
+            chunks: Indices of the texts of each forward pass, every text once; None plans them by length. A chunk
+                without texts is a pass whose result is dropped.
 
         Returns:
             Embeddings, float32, shape ``(texts, dim)``, in the order of ``texts``.
@@ -85,21 +93,27 @@ class TextEncoder(nn.Module):
         lengths = texts.lengths.cpu()
         if chunks is None:
             chunks = self.plan(lengths)
-        if not chunks:
-            return torch.zeros(0, self.dim, device=texts.token_ids.device)
-        order = torch.cat([chunk.cpu() for chunk in chunks])
-        if not torch.equal(order.sort().values, torch.arange(len(texts))):
-            raise ValueError(
-                f"Got chunks over the indices {order.tolist()[:20]} for {len(texts)} texts; every text must be in "
-                "exactly one chunk. Make them with plan(lengths) of the same texts."
-            )
-        embeddings = torch.cat(list(self._embed_chunks(texts, lengths, chunks)))
-        return embeddings[order.argsort().to(embeddings.device, non_blocking=True)]
+        device = texts.token_ids.device
+        with collective_passes(self.backbone) as sharded:
+            if sharded:
+                chunks = as_many_as_any_rank(chunks, device)
+            if not chunks:
+                return torch.zeros(0, self.dim, device=device)
+            order = torch.cat([chunk.cpu() for chunk in chunks])
+            if not torch.equal(order.sort().values, torch.arange(len(texts))):
+                raise ValueError(
+                    f"Got chunks over the indices {order.tolist()[:20]} for {len(texts)} texts; every text must be in "
+                    "exactly one chunk. Make them with plan(lengths) of the same texts."
+                )
+            embeddings = torch.cat(list(self._embed_chunks(texts, lengths, chunks)))
+            return embeddings[order.argsort().to(device, non_blocking=True)]
 
     def encode(
         self, texts: Sequence[str], role: str = "document", *, truncate_dim: int | None = None, progress: bool = False
     ) -> Tensor:
         """Embed strings, in evaluation mode and without gradients; every module's mode is as before afterwards.
+
+        Where the backbone is sharded, all ranks call this, each with texts of its own or with none.
 
         Args:
             texts: Strings without prompt; an empty one is encoded as the prompt and the special tokens alone.
@@ -126,12 +140,17 @@ class TextEncoder(nn.Module):
         # longest first: what does not fit into memory fails at once, and the bar's estimate errs on the safe side
         by_length = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
         bar = tqdm(total=len(texts), unit="text", disable=not progress)
-        with _evaluating(self), torch.inference_mode(), bar:
-            for start in range(0, len(by_length), _TEXTS_PER_BLOCK):
-                rows = torch.tensor(by_length[start : start + _TEXTS_PER_BLOCK])
+        blocks = -(-len(texts) // _TEXTS_PER_BLOCK)
+        with _evaluating(self), torch.inference_mode(), collective_passes(self.backbone) as sharded, bar:
+            if sharded:
+                blocks = most_of_any_rank(blocks, device)
+            for block in range(blocks):
+                rows = torch.tensor(by_length[block * _TEXTS_PER_BLOCK :][:_TEXTS_PER_BLOCK], dtype=torch.int64)
                 ragged = self.tokenization.ragged([texts[row] for row in rows.tolist()], role)
-                chunks = self.plan(ragged.lengths)
                 lengths = ragged.lengths
+                chunks = self.plan(lengths)
+                if sharded:
+                    chunks = as_many_as_any_rank(chunks, device)
                 ragged = RaggedTexts(ragged.token_ids.to(device), lengths.to(device))
                 for chunk, embeddings in zip(chunks, self._embed_chunks(ragged, lengths, chunks), strict=True):
                     kept = embeddings[:, :truncate_dim]
@@ -146,6 +165,12 @@ class TextEncoder(nn.Module):
         device = texts.token_ids.device
         starts = lengths.cumsum(0) - lengths
         for chunk in chunks:
+            if not len(chunk):
+                one = torch.ones(1, dtype=torch.int64)
+                dummy = RaggedTexts((one * self.tokenization.pad_token_id).to(device), one.to(device))
+                # [:0] keeps the pass in the graph: its backward is a collective, too
+                yield next(self._embed_chunks(dummy, one, [torch.zeros_like(one)]))[:0]
+                continue
             index = chunk.cpu()
             chunk_lengths = lengths[index]
             width = int(chunk_lengths.max())
