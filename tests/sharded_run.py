@@ -107,7 +107,7 @@ def training(
     rank: int,
     ranks: int,
     *,
-    recompute: bool = False,
+    student: dict[str, Any] | None = None,
     fused: bool = False,
     clip: tuple[str, float] | None = None,
     accumulate: int = 1,
@@ -116,11 +116,11 @@ def training(
     resume: Path | None = None,
 ) -> dict[str, Any]:
     """Fit with a validation, then predict, on as many ranks as there are."""
-    student = sharded_student(folder, recompute=recompute)
+    embedder = sharded_student(folder, **(student or {}))
     if rank:  # another start, which that of rank 0 must replace
-        for weights in student.parameters():
+        for weights in embedder.parameters():
             torch.nn.init.normal_(weights)
-    module = tiny_module(folder, student=student, optimizer=fused_adamw if fused else sgd, lr=None)
+    module = tiny_module(folder, student=embedder, optimizer=fused_adamw if fused else sgd, lr=None)
     counts = ChunkCounts()
     together = of_rank_0(folder, rank)
     callbacks: list[Callback] = [counts, EmbeddingWriter(str(together / "embeddings"))]
@@ -240,8 +240,9 @@ def broken(folder: Path, rank: int, ranks: int) -> str:
 
 
 SCENARIOS: dict[str, Callable[[Path, int, int], Any]] = {
-    "plain": partial(training, recompute=False),
-    "recompute": partial(training, recompute=True),
+    "plain": training,
+    "recompute": partial(training, student={"recompute": True}),
+    "packed": partial(training, student={"recompute": True, "attention": "packed"}),
     "clip norm": partial(training, clip=("norm", 0.5), accumulate=2),
     "clip value": partial(training, clip=("value", 0.05)),
     "fused": partial(training, fused=True),

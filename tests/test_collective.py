@@ -33,13 +33,14 @@ def assert_same_run(alone: dict[str, Any], *ranks: dict[str, Any]) -> None:
     assert ranks[0]["scores"] == ranks[1]["scores"] == pytest.approx(alone["scores"])
 
 
-@pytest.mark.parametrize("scenario", ["plain", "recompute"])
+@pytest.mark.parametrize("scenario", ["plain", "recompute", "packed"])
 def test_two_sharded_ranks_train_score_and_predict_as_one_process(folder: Path, scenario: str) -> None:
     alone, first, second = results(folder, scenario)
     chunks = zip(first["chunks"], second["chunks"], strict=True)
     assert any(one != other for one, other in chunks), "the ranks must plan differently"
     assert_same_run(alone, first, second)
     assert "val/tiny/ndcg@10" in alone["scores"]
+    torch.testing.assert_close(alone["weights"], results(folder, "plain")[0]["weights"], atol=1e-5, rtol=0)
     expected, embeddings = (read_embeddings(folder / f"{scenario}-0of{ranks}" / "embeddings") for ranks in (1, 2))
     torch.testing.assert_close(embeddings, expected, atol=1e-5, rtol=0)
 

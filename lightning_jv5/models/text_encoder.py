@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_jv5.data.batches import RaggedTexts
-from lightning_jv5.models.chunks import plan_chunks
-from lightning_jv5.models.pooling import PoolingName, pool
+from lightning_jv5.models.layouts import layout_of
+from lightning_jv5.models.pooling import PoolingName
 from lightning_jv5.models.sharding import as_many_as_any_rank, collective_passes, most_of_any_rank
 from lightning_jv5.models.tokenization import Tokenization
 
@@ -34,7 +34,7 @@ class TextEncoder(nn.Module):
         dense: Layers after pooling.
         dim: Dimension of an embedding.
         normalize: Whether embeddings have unit length.
-        max_tokens_per_chunk: Most padded tokens of one forward pass of the backbone.
+        max_tokens_per_chunk: Most tokens of one forward pass of the backbone, padding included.
         recompute: Whether the backward pass computes each chunk again rather than keeping its activations.
         always_mask: Whether the backbone needs an attention mask where nothing is padded, too.
 
@@ -66,15 +66,23 @@ class TextEncoder(nn.Module):
         self.normalize = normalize
         self.max_tokens_per_chunk = max_tokens_per_chunk
         self.recompute = recompute
-        self._always_mask = always_mask
+        self._layout = layout_of(backbone, pad_token_id=tokenization.pad_token_id, always_mask=always_mask)
 
     def plan(self, lengths: Tensor) -> list[Tensor]:
-        """Split texts into chunks for :meth:`forward`: :func:`~lightning_jv5.models.chunks.plan_chunks`.
+        """Split texts into chunks for :meth:`forward`, as the backbone's layout (padded or packed) has it.
 
         Args:
             lengths: Tokens of each text, shape ``(texts,)``.
         """
-        return plan_chunks(lengths, self.max_tokens_per_chunk)
+        return self._layout.plan(lengths, self.max_tokens_per_chunk)
+
+    def computed_tokens(self, lengths: Tensor) -> int:
+        """Count the tokens that the planned chunks of these texts compute, padding included.
+
+        Args:
+            lengths: Tokens of each text, shape ``(texts,)``.
+        """
+        return self._layout.computed_tokens(lengths.cpu(), self.plan(lengths))
 
     def forward(self, texts: RaggedTexts, chunks: list[Tensor] | None = None) -> Tensor:
         """Embed texts.
@@ -162,36 +170,25 @@ class TextEncoder(nn.Module):
 
     def _embed_chunks(self, texts: RaggedTexts, lengths: Tensor, chunks: Sequence[Tensor]) -> Iterator[Tensor]:
         """Yield the embeddings of each chunk; ``lengths`` is on the CPU, so shapes are known without waiting."""
-        device = texts.token_ids.device
-        starts = lengths.cumsum(0) - lengths
         for chunk in chunks:
             if not len(chunk):
                 one = torch.ones(1, dtype=torch.int64)
+                device = texts.token_ids.device
                 dummy = RaggedTexts((one * self.tokenization.pad_token_id).to(device), one.to(device))
                 # [:0] keeps the pass in the graph: its backward is a collective, too
                 yield next(self._embed_chunks(dummy, one, [torch.zeros_like(one)]))[:0]
                 continue
-            index = chunk.cpu()
-            chunk_lengths = lengths[index]
-            width = int(chunk_lengths.max())
-            column = torch.arange(width, device=device)
-            start = starts[index].to(device, non_blocking=True)
-            mask = column < chunk_lengths.to(device, non_blocking=True).unsqueeze(1)
-            source = torch.where(mask, start.unsqueeze(1) + column, 0)
-            token_ids = torch.where(mask, texts.token_ids[source], self.tokenization.pad_token_id)
-            padded = self._always_mask or int(chunk_lengths.min()) < width
+            laid_out = self._layout.lay_out(texts, lengths, chunk.cpu())
             if self.recompute and torch.is_grad_enabled():
-                yield checkpoint(self._embed_padded, token_ids, mask, padded, use_reentrant=False)
+                yield checkpoint(self._embed_chunk, *laid_out, use_reentrant=False)
             else:
-                yield self._embed_padded(token_ids, mask, padded)
+                yield self._embed_chunk(*laid_out)
 
-    def _embed_padded(self, token_ids: Tensor, mask: Tensor, padded: bool) -> Tensor:
-        # bool would do for most attention kernels, but models of the hub expect the tokenizer's integers
-        attention_mask = mask.long() if padded else None
-        output: Any = self.backbone(input_ids=token_ids, attention_mask=attention_mask)
+    def _embed_chunk(self, *laid_out: Any) -> Tensor:
+        pooled = self._layout.embed(self.backbone, self.pooling, *laid_out)
         # float32: under autocast a Dense would round cosines 0.980 and 0.981 to one number
-        with torch.autocast(token_ids.device.type, enabled=False):
-            embedding: Tensor = self.dense(pool(output.last_hidden_state, mask, self.pooling))
+        with torch.autocast(pooled.device.type, enabled=False):
+            embedding: Tensor = self.dense(pooled)
             return F.normalize(embedding, dim=-1) if self.normalize else embedding
 
 
