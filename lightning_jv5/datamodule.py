@@ -246,25 +246,21 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
                 f"{type(self.predict).__name__} has the columns {', '.join(rows.column_names)}; predict needs 'text'. "
                 "Say which is which with the source's columns."
             )
-        own = range(self._running.global_rank, len(rows), self._running.world_size)
-        return self._evaluation_loader(rows[column], own, role=self.predict_role, task="predict")
+        return self._evaluation_loader(rows[column], sharded=True, role=self.predict_role, task="predict")
 
     def _evaluation_loaders(self, stage: str) -> list[DataLoader[EvaluationBatch]]:
-        rank, ranks = self._running.global_rank, self._running.world_size
         return [
-            self._evaluation_loader(
-                part.texts,
-                range(rank, len(part.texts), ranks) if part.sharded else range(len(part.texts)),
-                role=part.role,
-                task=name,
-            )
+            self._evaluation_loader(part.texts, sharded=part.sharded, role=part.role, task=name)
             for name, task in self.tasks(stage).items()
             for part in task.parts()
         ]
 
-    def _evaluation_loader(self, texts: Any, rows: range, *, role: str, task: str) -> DataLoader[EvaluationBatch]:
+    def _evaluation_loader(self, texts: Any, *, sharded: bool, role: str, task: str) -> DataLoader[EvaluationBatch]:
+        """Return the loader of all texts, or of each ``ranks``-th; on every rank with the same number of batches."""
+        rank, ranks = (self._running.global_rank, self._running.world_size) if sharded else (0, 1)
+        rows, places = range(rank, len(texts), ranks), -(-len(texts) // ranks)
         tokenization = self._module.student.tokenization
-        data = EvaluationRows(texts, rows, tokenization, role=role, task=task)
+        data = EvaluationRows(texts, rows, tokenization, role=role, task=task, places=places)
         return self._loader(data, batch_size=self.evaluation_batch_size)
 
     def _loader(self, data: Any, loader: type[DataLoader[Any]] = DataLoader, **batches: Any) -> DataLoader[Any]:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -19,6 +20,16 @@ from lightning_jv5.data.resuming import ResumableData
 from lightning_jv5.losses import EmbeddingBatch, Loss, Objective, TermValue
 from lightning_jv5.losses.loss import weighted_sum
 from lightning_jv5.models import Embedder, Teacher
+from lightning_jv5.models.sharding import (
+    average_gradients,
+    clip_gradient_norm,
+    clip_gradient_values,
+    gradient_norm,
+    is_shard,
+    is_sharded,
+    same_on_all_ranks,
+    shard,
+)
 from lightning_jv5.parameter_groups import parameter_groups
 from lightning_jv5.rebuildable import Rebuildable, constructor_arguments, describe, rebuild
 from lightning_jv5.schedules import StepSchedule
@@ -91,6 +102,29 @@ class EmbeddingModule(Rebuildable, LightningModule):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
+    def configure_model(self) -> None:
+        """Under ``ModelParallelStrategy`` (FSDP2) divide the backbone's weights among the ranks.
+
+        What is small (Dense layers, the objective) stays whole on every rank, and its gradients are averaged as DDP
+        does.
+
+        Raises:
+            ValueError: If the strategy is to divide single layers among devices (tensor parallelism).
+        """
+        strategy = self.trainer.strategy
+        if not isinstance(strategy, ModelParallelStrategy) or is_sharded(self.student.backbone):
+            return
+        mesh = strategy.device_mesh
+        if mesh["tensor_parallel"].size() > 1:
+            raise ValueError(
+                f"Got ModelParallelStrategy with tensor_parallel_size {mesh['tensor_parallel'].size()}; need 1, as "
+                "every process has texts of its own. Set tensor_parallel_size: 1 and data_parallel_size to the number "
+                "of processes."
+            )
+        self.to(strategy.root_device)
+        same_on_all_ranks([*self.parameters(), *self.buffers()])
+        shard(self.student.backbone, mesh["data_parallel"])
+
     # Encoding
 
     def encode(
@@ -106,6 +140,9 @@ class EmbeddingModule(Rebuildable, LightningModule):
 
         Returns:
             Embeddings in the order of ``texts``, on the CPU; float32, shape ``(texts, dim)``.
+
+        Where ranks hold a part of the weights each (FSDP2, FSDP), all of them call this, each with texts of its own or
+        with none.
         """
         return self.student.encode(texts, role, truncate_dim=truncate_dim, progress=progress)
 
@@ -188,10 +225,13 @@ class EmbeddingModule(Rebuildable, LightningModule):
             self.log(f"train/{name}", value, batch_size=batch.text_count)
         return loss
 
+    def on_after_backward(self) -> None:
+        """Where the backbone is sharded, average the gradients of the other weights, as no DDP does."""
+        average_gradients(self.parameters())
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the gradient's norm before clipping and the learning rate; stop if the gradient is not finite."""
-        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = gradient_norm(self.parameters())
         assert self._last_batch is not None
         # Under fp16 the gradient scaler expects overflows, and skips those steps.
         if self.trainer.precision != "16-mixed" and not torch.isfinite(norm):
@@ -202,13 +242,31 @@ class EmbeddingModule(Rebuildable, LightningModule):
             pattern = group.get("name", "").rpartition("/")[0].strip("*.")
             self.log(f"train/lr/{pattern}" if pattern else "train/lr", float(group["lr"]), batch_size=texts)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the Trainer is told to, also where only a part of the weights is sharded."""
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        if not gradient_clip_val or not any(map(is_shard, weights)):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_algorithm == "value":
+            clip_gradient_values(weights, gradient_clip_val)
+        else:
+            clip_gradient_norm(weights, gradient_clip_val)
+
     def _blame(self, what: str, batch: TextBatch, terms: dict[str, TermValue] | None) -> str:
         """Name the step, the data set and the terms that are not finite."""
         with torch.enable_grad():
             if terms is None:
-                terms = self.objective.named_terms(self.embed(batch))
-                parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-                culprits = [name for name, term in terms.items() if not _has_finite_gradient(term.value, parameters)]
+                embedded = self.embed(batch)
+                terms = self.objective.named_terms(embedded)
+                # The weights in the graph are not the sharded ones; where there are such, embeddings must do
+                ends = [end for end in (*self.parameters(), *embedded.students()) if end.requires_grad]
+                ends = [end for end in ends if not is_shard(end)]
+                culprits = [name for name, term in terms.items() if not _has_finite_gradient(term.value, ends)]
             else:
                 culprits = [name for name, term in terms.items() if not torch.isfinite(term.value)]
         names = ", ".join(repr(name or type(self.objective).__name__) for name in culprits)
@@ -360,9 +418,16 @@ class EmbeddingModule(Rebuildable, LightningModule):
             arguments: Constructor arguments that replace those in the checkpoint, or that it could not hold.
 
         Raises:
-            ValueError: If the file is no checkpoint of this package, or of a newer format.
+            ValueError: If the file is no checkpoint of this package, or of a newer format, or a folder that the ranks
+                of ``ModelParallelStrategy`` wrote together.
         """
         path = Path(checkpoint_path)
+        if path.is_dir():
+            raise ValueError(
+                f"Got the folder {str(path)!r}, to which each rank has written its part; need one file. Train with "
+                "ModelParallelStrategy(save_distributed_checkpoint=False) to have one; fit(ckpt_path=...) under that "
+                "strategy reads both."
+            )
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
         saved = _description(checkpoint, str(path))["arguments"]
         kept = {name: rebuild(value) for name, value in saved.items() if name not in arguments}

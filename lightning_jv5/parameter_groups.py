@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from lightning_jv5.models.sharding import is_shard
+
 
 def parameter_groups(
     named_parameters: Iterable[tuple[str, nn.Parameter]], learning_rates: Mapping[str, float] | None = None
@@ -13,7 +15,8 @@ def parameter_groups(
     """Group trainable parameters for an optimizer.
 
     Tensors with fewer than two dimensions (norms, biases, temperatures) get no weight decay; the others get the
-    optimizer's. Frozen parameters are left out.
+    optimizer's. Frozen parameters are left out. Weights that ranks hold a part of (FSDP2) have groups of their own, as
+    fused optimizers cannot mix them with others.
 
     Args:
         named_parameters: As from ``module.named_parameters()``.
@@ -30,7 +33,7 @@ def parameter_groups(
     ['decay', 'no_decay']
     """
     rates = dict(learning_rates or {})
-    groups: dict[tuple[str | None, bool], dict[str, Any]] = {}
+    groups: dict[tuple[str | None, bool, bool], dict[str, Any]] = {}
     names = []
     for name, parameter in named_parameters:
         if not parameter.requires_grad:
@@ -38,7 +41,7 @@ def parameter_groups(
         names.append(name)
         pattern = next((pattern for pattern in rates if fnmatchcase(name, pattern)), None)
         decays = parameter.ndim >= 2
-        key = (pattern, decays)
+        key = (pattern, decays, is_shard(parameter))
         if key not in groups:
             group_name = "decay" if decays else "no_decay"
             groups[key] = {"params": [], "name": group_name if pattern is None else f"{pattern}/{group_name}"}

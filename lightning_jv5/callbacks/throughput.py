@@ -87,10 +87,8 @@ class Throughput(Callback):
 
 
 def _computed_and_kept_tokens(pl_module: LightningModule, batch: TextBatch) -> tuple[int, int]:
-    from lightning_jv5.models.chunks import padded_tokens
-
     student: Any = getattr(pl_module, "student", None)
-    if not hasattr(student, "plan"):
+    if not hasattr(student, "computed_tokens"):
         return 0, 0
     lengths = RaggedTexts.cat(list(batch.texts.values())).lengths.cpu()
-    return padded_tokens(lengths, student.plan(lengths)), int(lengths.sum())
+    return student.computed_tokens(lengths), int(lengths.sum())

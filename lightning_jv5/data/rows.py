@@ -154,16 +154,26 @@ class EvaluationRows(Dataset[EvaluationBatch]):
         tokenization: The student's.
         role: Which prompt to use.
         task: Name of the task.
+        places: Length of this data set, by default that of ``rows``. There is no text at places beyond them, and a
+            batch may be empty: so every rank has as many batches as that with most rows.
     """
 
     def __init__(
-        self, texts: Sequence[str], rows: Sequence[int], tokenization: Tokenization, *, role: str, task: str
+        self,
+        texts: Sequence[str],
+        rows: Sequence[int],
+        tokenization: Tokenization,
+        *,
+        role: str,
+        task: str,
+        places: int | None = None,
     ) -> None:
         self.texts, self.rows, self.tokenization = texts, rows, tokenization
         self.role, self.task = role, task
+        self.places = len(rows) if places is None else places
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.places
 
     def __getitem__(self, item: int) -> EvaluationBatch:
         """Return a batch of one text."""
@@ -171,9 +181,10 @@ class EvaluationRows(Dataset[EvaluationBatch]):
 
     def __getitems__(self, items: Sequence[int]) -> EvaluationBatch:
         """Return the batch of these texts."""
-        rows = [self.rows[item] for item in items]
+        rows = [self.rows[item] for item in items if item < len(self.rows)]
         token_ids = self.tokenization([self.texts[row] for row in rows], self.role)
-        return EvaluationBatch(RaggedTexts.from_lists(token_ids), torch.tensor(rows), self.task, self.role)
+        places = torch.tensor(rows, dtype=torch.int64)
+        return EvaluationBatch(RaggedTexts.from_lists(token_ids), places, self.task, self.role)
 
 
 def _elements(table: Any, columns: Sequence[str], suffix: str) -> tuple[Any, NDArray[np.int64]]:

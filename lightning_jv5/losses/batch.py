@@ -152,6 +152,10 @@ class EmbeddingBatch:
 
     # What a loss asks for by role
 
+    def students(self) -> list[Tensor]:
+        """Return the student's embeddings of every role that there is."""
+        return [rows for rows in (self.query, self.document, self.negatives) if rows is not None]
+
     def student(self, role: str) -> Tensor:
         """Return the student's embeddings of a role.
 

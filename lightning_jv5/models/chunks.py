@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,17 +33,10 @@ def plan_chunks(lengths: Tensor, max_tokens: int) -> list[Tensor]:
     >>> [chunk.tolist() for chunk in plan_chunks(torch.tensor([500, 3, 498, 2]), max_tokens=1000)]
     [[0, 2], [1, 3]]
     """
-    if lengths.ndim != 1 or lengths.is_floating_point():
-        raise ValueError(f"Got lengths {tuple(lengths.shape)} of {lengths.dtype}; need integers of shape (texts,).")
-    if max_tokens < 1:
-        raise ValueError(f"Got max_tokens {max_tokens}; need at least 1.")
-    texts = len(lengths)
+    measured = _checked(lengths, max_tokens)
+    texts = len(measured)
     if texts == 0:
         return []
-    measured = lengths.cpu().numpy().astype(np.int64)
-    if measured.min() < 1:
-        raise ValueError(f"Text {int(measured.argmin())} has {measured.min()} tokens; every text needs at least 1.")
-
     order = np.argsort(-measured, kind="stable")
     longest_first = measured[order]
     counts = np.arange(1, texts + 1)
@@ -64,6 +58,45 @@ def plan_chunks(lengths: Tensor, max_tokens: int) -> list[Tensor]:
     bounds.reverse()
     indices = torch.from_numpy(order)
     return [indices[start:stop] for start, stop in itertools.pairwise(bounds)]
+
+
+def plan_packed_chunks(lengths: Tensor, max_tokens: int) -> list[Tensor]:
+    """Split texts into as few chunks as follow one another in order of length, where nothing is padded.
+
+    Args:
+        lengths: Tokens of each text, shape ``(texts,)``, integers of at least 1.
+        max_tokens: Most tokens of a chunk, over all of its texts. A longer text has a chunk of its own.
+
+    Returns:
+        Indices of the texts of each chunk, int64 on the CPU, longest texts first; every index occurs once.
+
+    Raises:
+        ValueError: If ``lengths`` is not as above or ``max_tokens`` is below 1.
+
+    >>> [chunk.tolist() for chunk in plan_packed_chunks(torch.tensor([500, 3, 498, 2]), max_tokens=1000)]
+    [[0, 2], [1, 3]]
+    """
+    measured = _checked(lengths, max_tokens)
+    order = np.argsort(-measured, kind="stable")
+    ends = measured[order].cumsum()  # ends[n]: tokens of the n + 1 longest texts
+    bounds = [0]
+    while bounds[-1] < len(order):
+        before = ends[bounds[-1] - 1] if bounds[-1] else 0
+        fitting = int(np.searchsorted(ends, before + max_tokens, side="right"))
+        bounds.append(max(bounds[-1] + 1, fitting))
+    indices = torch.from_numpy(order)
+    return [indices[start:stop] for start, stop in itertools.pairwise(bounds)]
+
+
+def _checked(lengths: Tensor, max_tokens: int) -> Any:
+    if lengths.ndim != 1 or lengths.is_floating_point():
+        raise ValueError(f"Got lengths {tuple(lengths.shape)} of {lengths.dtype}; need integers of shape (texts,).")
+    if max_tokens < 1:
+        raise ValueError(f"Got max_tokens {max_tokens}; need at least 1.")
+    measured = lengths.cpu().numpy().astype(np.int64)
+    if len(measured) and measured.min() < 1:
+        raise ValueError(f"Text {int(measured.argmin())} has {measured.min()} tokens; every text needs at least 1.")
+    return measured
 
 
 def padded_tokens(lengths: Tensor, chunks: Sequence[Tensor]) -> int:

@@ -27,7 +27,8 @@ class Embedder(Rebuildable, TextEncoder):
             model's number of positions.
         normalize: Whether embeddings have unit length.
         dropout: Replaces every dropout probability of the backbone.
-        attention: transformers' attention implementation.
+        attention: transformers' attention implementation, or ``"packed"``: texts lie end to end and nothing is padded;
+            made for GPUs in half precision; on a CPU hardly faster or slower than padded chunks of similar length.
         revision: Branch, tag or commit on the hub.
         trust_remote_code: Whether the hub repository's own Python code may run.
         max_tokens_per_chunk: Most padded tokens of one forward pass of the backbone.

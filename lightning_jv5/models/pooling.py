@@ -33,8 +33,7 @@ def pool(token_embeddings: Tensor, attention_mask: Tensor, pooling: PoolingName)
             f"Got token_embeddings {tuple(token_embeddings.shape)}, attention_mask {tuple(attention_mask.shape)}; need "
             "(texts, tokens, dim) and (texts, tokens). Pass the last hidden state and the mask it was computed with."
         )
-    if pooling not in get_args(PoolingName):
-        raise ValueError(f"Got pooling {pooling!r}; need one of {', '.join(get_args(PoolingName))}.")
+    _check_name(pooling)
     attended = attention_mask != 0
     if attended.device.type == "cpu" and not bool(attended.any(dim=1).all()):
         empty = (~attended.any(dim=1)).nonzero().flatten().tolist()
@@ -49,3 +48,38 @@ def pool(token_embeddings: Tensor, attention_mask: Tensor, pooling: PoolingName)
     else:
         chosen = torch.where(attended, position, attended.shape[1]).amin(dim=1)
     return token_embeddings[torch.arange(len(chosen), device=chosen.device), chosen].float()
+
+
+def pool_packed(token_embeddings: Tensor, bounds: Tensor, pooling: PoolingName) -> Tensor:
+    """Pool token embeddings of texts that lie end to end into one embedding per text, in float32.
+
+    Args:
+        token_embeddings: Last hidden states, shape ``(total_tokens, dim)``.
+        bounds: Where each text starts, and the end of the last; ascending integers, shape ``(texts + 1,)``.
+        pooling: As for :func:`pool`.
+
+    Returns:
+        Embeddings, float32, shape ``(texts, dim)``; not normalised.
+
+    Raises:
+        ValueError: If the shapes are not as above or the pooling has another name.
+
+    >>> pool_packed(torch.tensor([[1.0], [3.0], [9.0]]), torch.tensor([0, 2, 3]), "mean")
+    tensor([[2.],
+            [9.]])
+    """
+    if token_embeddings.ndim != 2 or bounds.ndim != 1:
+        raise ValueError(
+            f"Got token_embeddings {tuple(token_embeddings.shape)}, bounds {tuple(bounds.shape)}; need "
+            "(total_tokens, dim) and (texts + 1,). Pass the only row of the last hidden state."
+        )
+    _check_name(pooling)
+    if pooling == "mean":
+        # unsafe: without it the sum of the lengths is compared on the host, which would wait for the device
+        return torch.segment_reduce(token_embeddings.float(), "mean", lengths=bounds.diff(), axis=0, unsafe=True)
+    return token_embeddings[bounds[1:] - 1 if pooling == "last" else bounds[:-1]].float()
+
+
+def _check_name(pooling: str) -> None:
+    if pooling not in get_args(PoolingName):
+        raise ValueError(f"Got pooling {pooling!r}; need one of {', '.join(get_args(PoolingName))}.")

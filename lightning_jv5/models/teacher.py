@@ -42,7 +42,8 @@ class Teacher(Rebuildable, nn.Module):
             ``Instruct: {instruction}\nQuery:``, documents with nothing. Instead of ``prompts``.
         max_length: Most tokens of a text, for all roles or by role.
         dtype: Dtype of the weights.
-        attention: transformers' attention implementation.
+        attention: transformers' attention implementation, or ``"packed"``: texts lie end to end and nothing is padded;
+            made for GPUs in half precision; on a CPU hardly faster or slower than padded chunks of similar length.
         revision: Branch, tag or commit on the hub.
         trust_remote_code: Whether the hub repository's own Python code may run.
         max_tokens_per_chunk: Most padded tokens of one forward pass.

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_jv5.data.batches import RaggedTexts
-from lightning_jv5.models.chunks import plan_chunks
-from lightning_jv5.models.pooling import PoolingName, pool
+from lightning_jv5.models.chunk_layouts import layout_of
+from lightning_jv5.models.pooling import PoolingName
+from lightning_jv5.models.sharding import as_many_as_any_rank, collective_passes, most_of_any_rank
 from lightning_jv5.models.tokenization import Tokenization
 
 _TEXTS_PER_BLOCK = 1024  # encode() holds the tokens of this many texts at a time
@@ -20,6 +21,12 @@ _TEXTS_PER_BLOCK = 1024  # encode() holds the tokens of this many texts at a tim
 class TextEncoder(nn.Module):
     """A backbone, a pooling and what follows it, together with the tokenization they were made for.
 
+    Where the backbone's weights are divided among ranks (FSDP2's ``fully_shard``, FSDP), each of its forward passes is
+    a collective, and a rank with fewer chunks than another would leave that one waiting. Ranks then agree on the
+    largest number of chunks, and those with fewer, or without any text, run passes over one padding token, of which
+    nothing comes out and whose gradient is zero. So every rank must call :meth:`forward` and :meth:`encode` as often as
+    the others, in the same order, with any number of texts.
+
     Args:
         backbone: Takes ``input_ids`` and ``attention_mask`` and returns an object with ``last_hidden_state``.
         tokenization: Makes the token ids that the backbone wants.
@@ -27,7 +34,7 @@ class TextEncoder(nn.Module):
         dense: Layers after pooling.
         dim: Dimension of an embedding.
         normalize: Whether embeddings have unit length.
-        max_tokens_per_chunk: Most padded tokens of one forward pass of the backbone.
+        max_tokens_per_chunk: Most tokens of one forward pass of the backbone, padding included.
         recompute: Whether the backward pass computes each chunk again rather than keeping its activations.
         always_mask: Whether the backbone needs an attention mask where nothing is padded, too.
 
@@ -59,22 +66,31 @@ class TextEncoder(nn.Module):
         self.normalize = normalize
         self.max_tokens_per_chunk = max_tokens_per_chunk
         self.recompute = recompute
-        self._always_mask = always_mask
+        self._layout = layout_of(backbone, pad_token_id=tokenization.pad_token_id, always_mask=always_mask)
 
     def plan(self, lengths: Tensor) -> list[Tensor]:
-        """Split texts into chunks for :meth:`forward`: :func:`~lightning_jv5.models.chunks.plan_chunks`.
+        """Split texts into chunks for :meth:`forward`, as the backbone's layout (padded or packed) has it.
 
         Args:
             lengths: Tokens of each text, shape ``(texts,)``.
         """
-        return plan_chunks(lengths, self.max_tokens_per_chunk)
+        return self._layout.plan(lengths, self.max_tokens_per_chunk)
+
+    def computed_tokens(self, lengths: Tensor) -> int:
+        """Count the tokens that the planned chunks of these texts compute, padding included.
+
+        Args:
+            lengths: Tokens of each text, shape ``(texts,)``.
+        """
+        return self._layout.computed_tokens(lengths.cpu(), self.plan(lengths))
 
     def forward(self, texts: RaggedTexts, chunks: list[Tensor] | None = None) -> Tensor:
         """Embed texts.
 
         Args:
             texts: Token ids, on the device of the weights.
-            chunks: Indices of the texts of each forward pass, every text once; None plans them by length.
+            chunks: Indices of the texts of each forward pass, every text once; None plans them by length. A chunk
+                without texts is a pass whose result is dropped.
 
         Returns:
             Embeddings, float32, shape ``(texts, dim)``, in the order of ``texts``.
@@ -85,21 +101,27 @@ class TextEncoder(nn.Module):
         lengths = texts.lengths.cpu()
         if chunks is None:
             chunks = self.plan(lengths)
-        if not chunks:
-            return torch.zeros(0, self.dim, device=texts.token_ids.device)
-        order = torch.cat([chunk.cpu() for chunk in chunks])
-        if not torch.equal(order.sort().values, torch.arange(len(texts))):
-            raise ValueError(
-                f"Got chunks over the indices {order.tolist()[:20]} for {len(texts)} texts; every text must be in "
-                "exactly one chunk. Make them with plan(lengths) of the same texts."
-            )
-        embeddings = torch.cat(list(self._embed_chunks(texts, lengths, chunks)))
-        return embeddings[order.argsort().to(embeddings.device, non_blocking=True)]
+        device = texts.token_ids.device
+        with collective_passes(self.backbone) as sharded:
+            if sharded:
+                chunks = as_many_as_any_rank(chunks, device)
+            if not chunks:
+                return torch.zeros(0, self.dim, device=device)
+            order = torch.cat([chunk.cpu() for chunk in chunks])
+            if not torch.equal(order.sort().values, torch.arange(len(texts))):
+                raise ValueError(
+                    f"Got chunks over the indices {order.tolist()[:20]} for {len(texts)} texts; every text must be in "
+                    "exactly one chunk. Make them with plan(lengths) of the same texts."
+                )
+            embeddings = torch.cat(list(self._embed_chunks(texts, lengths, chunks)))
+            return embeddings[order.argsort().to(device, non_blocking=True)]
 
     def encode(
         self, texts: Sequence[str], role: str = "document", *, truncate_dim: int | None = None, progress: bool = False
     ) -> Tensor:
         """Embed strings, in evaluation mode and without gradients; every module's mode is as before afterwards.
+
+        Where the backbone is sharded, all ranks call this, each with texts of its own or with none.
 
         Args:
             texts: Strings without prompt; an empty one is encoded as the prompt and the special tokens alone.
@@ -126,12 +148,17 @@ class TextEncoder(nn.Module):
         # longest first: what does not fit into memory fails at once, and the bar's estimate errs on the safe side
         by_length = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
         bar = tqdm(total=len(texts), unit="text", disable=not progress)
-        with _evaluating(self), torch.inference_mode(), bar:
-            for start in range(0, len(by_length), _TEXTS_PER_BLOCK):
-                rows = torch.tensor(by_length[start : start + _TEXTS_PER_BLOCK])
+        blocks = -(-len(texts) // _TEXTS_PER_BLOCK)
+        with _evaluating(self), torch.inference_mode(), collective_passes(self.backbone) as sharded, bar:
+            if sharded:
+                blocks = most_of_any_rank(blocks, device)
+            for block in range(blocks):
+                rows = torch.tensor(by_length[block * _TEXTS_PER_BLOCK :][:_TEXTS_PER_BLOCK], dtype=torch.int64)
                 ragged = self.tokenization.ragged([texts[row] for row in rows.tolist()], role)
-                chunks = self.plan(ragged.lengths)
                 lengths = ragged.lengths
+                chunks = self.plan(lengths)
+                if sharded:
+                    chunks = as_many_as_any_rank(chunks, device)
                 ragged = RaggedTexts(ragged.token_ids.to(device), lengths.to(device))
                 for chunk, embeddings in zip(chunks, self._embed_chunks(ragged, lengths, chunks), strict=True):
                     kept = embeddings[:, :truncate_dim]
@@ -143,30 +170,25 @@ class TextEncoder(nn.Module):
 
     def _embed_chunks(self, texts: RaggedTexts, lengths: Tensor, chunks: Sequence[Tensor]) -> Iterator[Tensor]:
         """Yield the embeddings of each chunk; ``lengths`` is on the CPU, so shapes are known without waiting."""
-        device = texts.token_ids.device
-        starts = lengths.cumsum(0) - lengths
         for chunk in chunks:
-            index = chunk.cpu()
-            chunk_lengths = lengths[index]
-            width = int(chunk_lengths.max())
-            column = torch.arange(width, device=device)
-            start = starts[index].to(device, non_blocking=True)
-            mask = column < chunk_lengths.to(device, non_blocking=True).unsqueeze(1)
-            source = torch.where(mask, start.unsqueeze(1) + column, 0)
-            token_ids = torch.where(mask, texts.token_ids[source], self.tokenization.pad_token_id)
-            padded = self._always_mask or int(chunk_lengths.min()) < width
+            if not len(chunk):
+                one = torch.ones(1, dtype=torch.int64)
+                device = texts.token_ids.device
+                dummy = RaggedTexts((one * self.tokenization.pad_token_id).to(device), one.to(device))
+                # [:0] keeps the pass in the graph: its backward is a collective, too
+                yield next(self._embed_chunks(dummy, one, [torch.zeros_like(one)]))[:0]
+                continue
+            laid_out = self._layout.lay_out(texts, lengths, chunk.cpu())
             if self.recompute and torch.is_grad_enabled():
-                yield checkpoint(self._embed_padded, token_ids, mask, padded, use_reentrant=False)
+                yield checkpoint(self._embed_chunk, *laid_out, use_reentrant=False)
             else:
-                yield self._embed_padded(token_ids, mask, padded)
+                yield self._embed_chunk(*laid_out)
 
-    def _embed_padded(self, token_ids: Tensor, mask: Tensor, padded: bool) -> Tensor:
-        # bool would do for most attention kernels, but models of the hub expect the tokenizer's integers
-        attention_mask = mask.long() if padded else None
-        output: Any = self.backbone(input_ids=token_ids, attention_mask=attention_mask)
+    def _embed_chunk(self, *laid_out: Any) -> Tensor:
+        pooled = self._layout.embed(self.backbone, self.pooling, *laid_out)
         # float32: under autocast a Dense would round cosines 0.980 and 0.981 to one number
-        with torch.autocast(token_ids.device.type, enabled=False):
-            embedding: Tensor = self.dense(pool(output.last_hidden_state, mask, self.pooling))
+        with torch.autocast(pooled.device.type, enabled=False):
+            embedding: Tensor = self.dense(pooled)
             return F.normalize(embedding, dim=-1) if self.normalize else embedding
 
 

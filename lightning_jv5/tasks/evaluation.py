@@ -116,7 +116,8 @@ def evaluate(
     """Score an encoder without a Trainer. Where ``torch.distributed`` is initialised, all ranks share the documents.
 
     Args:
-        encode: From texts and their role (``"query"`` or ``"document"``) to embeddings, shape ``(texts, dim)``.
+        encode: From texts and their role (``"query"`` or ``"document"``) to embeddings, shape ``(texts, dim)``. All
+            ranks call it equally often, so some may call it without texts.
         tasks: Tasks by name; they are prepared here.
         views: Views to score.
         progress: Whether rank 0 shows a bar over the texts that it encodes.
@@ -151,7 +152,8 @@ def evaluate(
         tqdm(total=total, desc=description or None, unit="text", disable=not progress or rank > 0) as bar,
     ):
         for name, part, rows in work:
-            for start in range(0, len(rows), batch_texts):
+            most = -(-len(part.texts) // ranks) if part.sharded else len(rows)
+            for start in range(0, most, batch_texts):
                 batch = rows[start : start + batch_texts]
                 embeddings = encode([part.texts[row] for row in batch], part.role)
                 if embeddings.ndim != 2 or len(embeddings) != len(batch):
@@ -159,7 +161,7 @@ def evaluate(
                         f"Got embeddings {tuple(embeddings.shape)} for {len(batch)} texts; need (texts, dim). "
                         "Let encode return one embedding per text, in their order."
                     )
-                evaluation.update(EmbeddedTexts(embeddings, torch.tensor(batch), name, part.role))
+                evaluation.update(EmbeddedTexts(embeddings, torch.tensor(batch, dtype=torch.int64), name, part.role))
                 bar.update(len(batch))
     return evaluation.compute()
 

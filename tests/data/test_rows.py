@@ -238,3 +238,12 @@ def test_evaluation_rows_say_where_their_texts_stand(teacher: Teacher) -> None:
     expected = teacher.tokenization(["a tree", "a dog"], "document")
     assert batch.texts.token_ids.tolist() == [token for ids in expected for token in ids]
     assert rows[0].rows.tolist() == [1]
+
+
+def test_places_beyond_the_rows_have_no_text(teacher: Teacher) -> None:
+    rows = EvaluationRows(["a", "a cat"], [1], teacher.tokenization, role="document", task="tiny", places=2)
+    assert len(rows) == 2
+    assert rows.__getitems__([0, 1]).rows.tolist() == [1]
+    empty = rows[1]
+    assert len(empty.texts) == 0
+    assert (empty.rows.dtype, empty.texts.token_ids.dtype) == (torch.int64, torch.int64)

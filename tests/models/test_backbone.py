@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_jv5.models.backbone import load_backbone, position_limit, read_config, resolve_path
+from lightning_jv5.models.backbone import layer_stack, load_backbone, position_limit, read_config, resolve_path
 from tests.tiny_models import save_tiny_backbone, tiny_config
 
 FAMILIES = ["bert", "qwen3", "eurobert"]
@@ -176,3 +176,13 @@ def test_wrong_configs_are_named(tmp_path: Path) -> None:
 def test_positions_that_start_after_padding_are_not_usable() -> None:
     assert position_limit(read_config({"model_type": "roberta", "max_position_embeddings": 514})) == 512
     assert position_limit(read_config(tiny_config())) == 64
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_layer_stack_is_the_list_of_the_transformers_blocks(family: str) -> None:
+    backbone = load_backbone(tiny_config(family, num_hidden_layers=3))
+    name, stack = layer_stack(backbone)
+    assert stack is not None
+    assert [type(block).__name__.endswith("Layer") for block in stack] == [True] * 3
+    assert backbone.get_submodule(name) is stack
+    assert layer_stack(torch.nn.Linear(2, 2)) == ("", None)

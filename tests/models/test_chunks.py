@@ -1,12 +1,13 @@
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_jv5.models.chunks import CHUNK_OVERHEAD_TOKENS, padded_tokens, plan_chunks
+from lightning_jv5.models.chunks import CHUNK_OVERHEAD_TOKENS, padded_tokens, plan_chunks, plan_packed_chunks
 
 
 def partitions(items: list[int]) -> Iterator[list[list[int]]]:
@@ -49,6 +50,20 @@ def test_no_partition_is_cheaper(lengths: list[int], max_tokens: int) -> None:
     assert cost == least_cost(lengths, max_tokens)
 
 
+@given(st.lists(st.integers(1, 600), max_size=80), st.integers(1, 3000))
+@settings(deadline=None)
+def test_packed_chunks_are_a_partition_that_no_two_neighbours_could_share(lengths: list[int], max_tokens: int) -> None:
+    tensor = torch.tensor(lengths, dtype=torch.int64)
+    chunks = plan_packed_chunks(tensor, max_tokens)
+    order = [index for chunk in chunks for index in chunk.tolist()]
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[index] for index in order] == sorted(lengths, reverse=True)
+    for chunk in chunks:
+        assert len(chunk) == 1 or int(tensor[chunk].sum()) <= max_tokens
+    for chunk, following in itertools.pairwise(chunks):
+        assert int(tensor[chunk].sum() + tensor[following[0]]) > max_tokens
+
+
 def test_padded_tokens_counts_the_longest_text_for_each() -> None:
     assert padded_tokens(torch.tensor([4, 9, 2]), [torch.tensor([0, 1]), torch.tensor([2])]) == 20
     assert padded_tokens(torch.tensor([], dtype=torch.int64), []) == 0
@@ -64,12 +79,13 @@ def test_planning_512_distinct_lengths_takes_milliseconds() -> None:
     assert min(times) < 0.05
 
 
-def test_wrong_arguments_are_named() -> None:
+@pytest.mark.parametrize("plan", [plan_chunks, plan_packed_chunks])
+def test_wrong_arguments_are_named(plan: Callable[[torch.Tensor, int], list[torch.Tensor]]) -> None:
     with pytest.raises(ValueError, match="need integers of shape"):
-        plan_chunks(torch.zeros(2, 2, dtype=torch.int64), 10)
+        plan(torch.zeros(2, 2, dtype=torch.int64), 10)
     with pytest.raises(ValueError, match="need integers of shape"):
-        plan_chunks(torch.ones(2), 10)
+        plan(torch.ones(2), 10)
     with pytest.raises(ValueError, match="Got max_tokens 0; need at least 1"):
-        plan_chunks(torch.tensor([1]), 0)
+        plan(torch.tensor([1]), 0)
     with pytest.raises(ValueError, match="Text 1 has 0 tokens"):
-        plan_chunks(torch.tensor([3, 0]), 10)
+        plan(torch.tensor([3, 0]), 10)

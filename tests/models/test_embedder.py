@@ -89,7 +89,7 @@ def test_unpadded_chunk_needs_no_mask(tmp_path: Path, family: str) -> None:
     mask = torch.ones(3, 9, dtype=torch.bool)
     with torch.no_grad():
         torch.testing.assert_close(
-            embedder._embed_padded(ids, mask, False), embedder._embed_padded(ids, mask, True), atol=1e-6, rtol=1e-6
+            embedder._embed_chunk(ids, mask, False), embedder._embed_chunk(ids, mask, True), atol=1e-6, rtol=1e-6
         )
 
 

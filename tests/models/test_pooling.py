@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lightning_jv5.models.pooling import pool
+from lightning_jv5.models.pooling import PoolingName, pool, pool_packed
 
 TOKENS = torch.arange(2 * 4 * 3, dtype=torch.float32).reshape(2, 4, 3) ** 2
 
@@ -28,11 +28,26 @@ def test_padding_is_never_seen_even_if_it_is_nan(pooling: str) -> None:
     assert pool(tokens, torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]]), pooling).isfinite().all()
 
 
+@pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
+def test_packed_texts_are_pooled_as_padded_ones(pooling: PoolingName) -> None:
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
+    packed = TOKENS[mask.bool()].requires_grad_()
+    pooled = pool_packed(packed, torch.tensor([0, 2, 6], dtype=torch.int32), pooling)
+    torch.testing.assert_close(pooled, slow_pool(TOKENS, mask, pooling))
+    padded = TOKENS.clone().requires_grad_()
+    weights = torch.arange(6.0).reshape(2, 3)
+    expected, gradient = (
+        torch.autograd.grad((embedding * weights).sum(), tokens)[0]
+        for embedding, tokens in ((pool(padded, mask, pooling), padded), (pooled, packed))
+    )
+    torch.testing.assert_close(gradient, expected[mask.bool()])
+
+
 def test_bfloat16_tokens_are_pooled_in_float32() -> None:
     tokens = torch.ones(1, 300, 1, dtype=torch.bfloat16)
-    pooled = pool(tokens, torch.ones(1, 300), "mean")
-    assert pooled.dtype == torch.float32
-    assert pooled.item() == 1.0
+    for pooled in (pool(tokens, torch.ones(1, 300), "mean"), pool_packed(tokens[0], torch.tensor([0, 300]), "mean")):
+        assert pooled.dtype == torch.float32
+        assert pooled.item() == 1.0
 
 
 def test_wrong_arguments_are_named() -> None:
@@ -42,3 +57,7 @@ def test_wrong_arguments_are_named() -> None:
         pool(TOKENS, torch.ones(2, 4), "max")
     with pytest.raises(ValueError, match=r"Texts \[1\] have no attended token"):
         pool(TOKENS, torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0]]), "mean")
+    with pytest.raises(ValueError, match=r"Got token_embeddings \(2, 4, 3\), bounds \(3,\); need"):
+        pool_packed(TOKENS, torch.tensor([0, 2, 4]), "mean")
+    with pytest.raises(ValueError, match="'max'; need one of last, mean, cls"):
+        pool_packed(TOKENS[0], torch.tensor([0, 2, 4]), "max")
