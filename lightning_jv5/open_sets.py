@@ -111,7 +111,7 @@ class SetOpener:
             return None
         sampled = [column for column in (*layout.text_columns, "score", "label") if column in rows.column_names]
         description: dict[str, Any] = {"data": sample_fingerprint(rows, sampled)}
-        missing = self._columns_without_vectors(layout, rows.column_names)
+        missing = self._columns_without_vectors(training_set, layout, rows.column_names)
         if self.module.teacher is not None and missing and self.teacher_vectors == "precompute":
             self.module.teacher.to(self.trainer.strategy.root_device)
             rows = add_teacher_vectors(
@@ -134,7 +134,7 @@ class SetOpener:
     def _open_stream(self, name: str, training_set: TrainingSet) -> OpenedSet:
         first: Any = next(iter(training_set.source.stream().with_format("arrow").iter(batch_size=SAMPLED_ROWS)))
         layout = row_by_row(first.column_names, 0, _origin(name, training_set.source))
-        missing = self._columns_without_vectors(layout, first.column_names)
+        missing = self._columns_without_vectors(training_set, layout, first.column_names)
         if self.module.teacher is not None and missing and self.teacher_vectors == "precompute":
             raise ValueError(
                 f"Got teacher_vectors 'precompute' and the stream {name!r}, which is never read as a whole. Compute "
@@ -168,10 +168,19 @@ class SetOpener:
             teacher = {column: self.module.teacher.tokenization.column(role) for column, role in roles.items()}
         return BatchReader(name, layout, student, teacher, self.teacher_roles)
 
-    def _columns_without_vectors(self, layout: Layout, names: Sequence[str]) -> list[str]:
-        """Return the columns whose teacher vectors are wanted and not among the columns."""
-        columns = dict.fromkeys(column for role in self.teacher_roles for column in layout.columns.get(role, ()))
-        return [column for column in columns if f"{column}{VECTORS_SUFFIX}" not in names]
+    def _columns_without_vectors(self, training_set: TrainingSet, layout: Layout, names: Sequence[str]) -> list[str]:
+        """Return the columns whose teacher vectors are wanted and not among the columns; check those that are.
+
+        Raises:
+            ValueError: If vectors are known to be another teacher's.
+        """
+        columns = list(dict.fromkeys(column for role in self.teacher_roles for column in layout.columns.get(role, ())))
+        present = [column for column in columns if f"{column}{VECTORS_SUFFIX}" in names]
+        if self.module.teacher is not None and present:
+            prompts = training_set.teacher_prompts(present)
+            roles = {f"{column}{VECTORS_SUFFIX}": role for column, role in prompts.items()}
+            training_set.source.check_vectors(self.module.teacher, roles)
+        return [column for column in columns if column not in present]
 
     def _opened(
         self,

@@ -243,3 +243,28 @@ def test_a_streams_vectors_cannot_be_computed_beforehand(tmp_path: Path) -> None
 def test_an_unknown_teacher_role_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Got roles \['queries'\]"):
         tiny_data(teacher_roles=["queries"])
+
+
+def test_vectors_of_another_teacher_are_refused(tmp_path: Path) -> None:
+    from lightning_jv5.data import LocalFiles
+    from lightning_jv5.data.embed_columns import embed_columns
+    from lightning_jv5.losses import EmbeddingDistillation
+    from lightning_jv5.models import Projection
+    from tests.tiny_configs import write_pairs
+
+    embedded = str(tmp_path / "embedded")
+    pairs = LocalFiles(str(write_pairs(tmp_path / "pairs.jsonl")))
+    embed_columns(pairs, tiny_teacher(tmp_path), embedded)
+
+    def run(teacher: Any, **settings: Any) -> TextBatch:
+        loss = EmbeddingDistillation(Projection(32, TEACHER_DIM))
+        train = {"pairs": TrainingSet(LocalFiles(embedded), **settings)}
+        return fit(tmp_path, train, 1, tiny_module(tmp_path, objective=loss, teacher=teacher)).seen[0]
+
+    batch = run(tiny_teacher(tmp_path))
+    assert set(batch.teacher_vectors) == {"query", "document"}
+    assert not batch.teacher_texts
+    other = tiny_teacher(tmp_path, prompts={"query": "who : "})
+    with pytest.raises(ValueError, match=r"column 'query_teacher' do not fit the teacher of the config.*prompt"):
+        run(other)
+    assert set(run(other, roles={"query": "document"}).teacher_vectors) == {"query", "document"}

@@ -121,11 +121,11 @@ def tiny_student(folder: Path, **settings: Any) -> Embedder:
         )
 
 
-def tiny_teacher(folder: Path) -> Teacher:
+def tiny_teacher(folder: Path, **settings: Any) -> Teacher:
     """Return a teacher that is wider than the student, and has a tokenizer with other special tokens."""
     config = tiny_config("eurobert", hidden_size=TEACHER_DIM, num_hidden_layers=1)
     tokenizer = save_tiny_tokenizer(folder / "teacher_tokenizer", style="bert")
-    return Teacher(config=config, tokenizer=tokenizer, pooling="mean")
+    return Teacher(config=config, tokenizer=tokenizer, pooling="mean", **settings)
 
 
 def tiny_objective() -> Objective:

@@ -5,7 +5,7 @@ import functools
 import glob
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
@@ -14,7 +14,7 @@ from lightning_jv5.data.cache import atomic_folder, cache_folder, fingerprint
 from lightning_jv5.data.row_checks import row_number
 from lightning_jv5.data.row_rules import RowRules
 from lightning_jv5.data.source import Source
-from lightning_jv5.data.vector_manifest import read_manifest
+from lightning_jv5.data.vector_manifest import HasFacts, read_manifest
 from lightning_jv5.rebuildable import Plain
 
 if TYPE_CHECKING:
@@ -95,6 +95,20 @@ class LocalFiles(Source):
             return self.rules.apply_stream(_read(files, kind).to_iterable_dataset(), self.origin)
         stream = load_dataset(_READERS.get(kind, kind), data_files=_escaped(files), split="train", streaming=True)
         return self.rules.apply_stream(stream, self.origin)
+
+    def check_vectors(self, teacher: HasFacts, columns: Mapping[str, str]) -> None:
+        """Refuse vectors that ``embed`` made with something else than this teacher: a folder's manifest says.
+
+        Raises:
+            ValueError: If there are such; names what differs.
+        """
+        for path in self.paths:
+            folder = Path(path).expanduser()
+            manifest = read_manifest(folder) if folder.is_dir() else None
+            for column, role in columns.items():
+                theirs = self.rules.columns.get(column, column)
+                if manifest is not None and theirs in manifest.columns:
+                    manifest.check_teacher(teacher, theirs, role)
 
     @property
     def origin(self) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from lightning_jv5.data.batches import EvaluationBatch, RaggedTexts, TextBatch
 from lightning_jv5.data.keyed import key
 from lightning_jv5.data.layouts import Layout, RoleRows
 from lightning_jv5.data.mixture import Draw, MixturePlan
-from lightning_jv5.data.row_checks import VECTORS_SUFFIX
+from lightning_jv5.data.row_checks import VECTORS_SUFFIX, Place
 from lightning_jv5.data.tokenized import ColumnTokenizationLike, cut_column, ids_column
+from lightning_jv5.data.vector_columns import vectors
 from lightning_jv5.models.tokenization import Tokenization
 
 if TYPE_CHECKING:
@@ -64,12 +66,14 @@ class BatchReader:
             if role not in self.teacher_roles:
                 continue
             if all(f"{column}{VECTORS_SUFFIX}" in table.column_names for column in columns):
-                vectors, _ = _elements(table, columns, VECTORS_SUFFIX)
-                batch.teacher_vectors[role] = _vectors(vectors)
+                batch.teacher_vectors[role] = _vectors(table, columns, partial(self._place, roles[role], draw))
             elif self.teacher:
                 batch.teacher_texts[role], _, _ = _ragged(table, columns, "teacher", self.teacher)
         self._add_grades(batch, tables["query"], roles)
         return batch
+
+    def _place(self, role: RoleRows, draw: Draw, row: int) -> str:
+        return f"The data set {self.name!r}, row {role.rows[row]} of its batch {draw.batch}"
 
     def _add_grades(self, batch: TextBatch, table: Any, roles: Mapping[str, RoleRows]) -> None:
         if "score" in table.column_names:
@@ -227,8 +231,22 @@ def _from_arrow(lists: Any) -> RaggedTexts:
     return RaggedTexts(token_ids, lengths)
 
 
-def _vectors(vectors: Any) -> Tensor:
-    return torch.tensor(vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(vectors), -1))
+def _vectors(table: Any, columns: Sequence[str], place: Place) -> Tensor:
+    """Return the vector of each text, row by row."""
+    if len(columns) == 1 and not table[columns[0]].null_count:
+        return vectors(table, f"{columns[0]}{VECTORS_SUFFIX}", place)
+    parts, order = [], []
+    for number, column in enumerate(columns):
+        present = np.flatnonzero(table[column].combine_chunks().is_valid().to_numpy(zero_copy_only=False))
+        if len(present):
+            name_row = partial(_place_of, place, present)
+            parts.append(vectors(table.take(present), f"{column}{VECTORS_SUFFIX}", name_row))
+            order.append(present * len(columns) + number)
+    return torch.cat(parts)[torch.from_numpy(np.concatenate(order)).argsort()]
+
+
+def _place_of(place: Place, rows: NDArray[np.int64], row: int) -> str:
+    return place(int(rows[row]))
 
 
 def _labels(values: Sequence[Any]) -> Tensor:

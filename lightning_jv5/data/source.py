@@ -10,6 +10,8 @@ from lightning_jv5.rebuildable import Rebuildable
 if TYPE_CHECKING:
     import datasets
 
+    from lightning_jv5.data.vector_manifest import HasFacts
+
 # What a row must have at least one set of; further columns (negatives, teacher vectors, ids) are passed through.
 LAYOUTS = (("query", "document"), ("text1", "text2", "score"), ("text",))
 
@@ -37,6 +39,17 @@ class Source(Rebuildable, ABC):
     def stream(self) -> "datasets.IterableDataset":
         """Return the rows one after the other, without having read all of them; every time in the same order."""
         return self.load().to_iterable_dataset()
+
+    def check_vectors(self, teacher: "HasFacts", columns: Mapping[str, str]) -> None:
+        """Refuse teacher vectors among the columns that this teacher would not give, where that is known of them.
+
+        Args:
+            teacher: The teacher of the config.
+            columns: From each column of vectors to the role of its texts.
+
+        Raises:
+            ValueError: If there are such; names what differs.
+        """
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_jv5.data.row_checks import Place, row_number
 from lightning_jv5.data.source import did_you_mean
 
 if TYPE_CHECKING:
@@ -156,13 +157,14 @@ def arrow_columns(name: str, stored: StoredVectors, counts: Sequence[int] | None
     return columns
 
 
-def vectors(table: "pa.Table", column: str) -> Tensor:
+def vectors(table: "pa.Table", column: str, place: Place = row_number) -> Tensor:
     """Read the vectors of some rows, straight from Arrow's memory.
 
     Args:
         table: The rows.
         column: Lists of numbers, all of one length; or lists of such lists (the vectors of each row's negatives).
             Int8 codes need their scales in ``{column}_scale``.
+        place: How messages name a row, from its number in ``table``.
 
     Returns:
         The vectors one after the other, shape ``(vectors, dim)``: float16 and float32 as they are, int8 codes times
@@ -170,7 +172,7 @@ def vectors(table: "pa.Table", column: str) -> Tensor:
 
     Raises:
         ValueError: If the column is not there or holds no vectors, one is missing, shorter than the others or not
-            finite (says in which row of the table), or codes lack their scales.
+            finite (says in which row), or codes lack their scales.
 
     >>> import pyarrow as pa
     >>> table = pa.table(arrow_columns("query_teacher", store(torch.eye(2), "float16")))
@@ -179,7 +181,7 @@ def vectors(table: "pa.Table", column: str) -> Tensor:
             [0., 1.]], dtype=torch.float16)
     """
     array = _array(table, column)
-    rows = _Rows(array, column, depth=1)
+    rows = _Rows(array, column, depth=1, place=place)
     values = rows.matrix()
     if values.dtype == torch.int8:
         if f"{column}{SCALE}" not in table.column_names:
@@ -200,8 +202,7 @@ def vectors(table: "pa.Table", column: str) -> Tensor:
     if not finite.all():
         row = rows.of_vector(int((~finite).nonzero()[0]))
         raise ValueError(
-            f"Row {row} (the first is 0): the vector in column {column!r} is not finite. "
-            "Remove the row, or embed its text again."
+            f"{row}: the vector in column {column!r} is not finite. Remove the row, or embed its text again."
         )
     return values
 
@@ -233,10 +234,10 @@ def _array(table: "pa.Table", column: str) -> Any:
 class _Rows:
     """A column of which each row has one entry, or a list of them; ``depth`` lists deep is an entry itself."""
 
-    def __init__(self, array: Any, column: str, depth: int) -> None:
+    def __init__(self, array: Any, column: str, depth: int, place: Place = row_number) -> None:
         import pyarrow.compute as pc
 
-        self.column = column
+        self.column, self.place = column, place
         self._parents: Any = None
         self._refuse_null(array)
         if _depth(array.type) > depth:
@@ -250,9 +251,9 @@ class _Rows:
             )
         self.array = array
 
-    def of_vector(self, vector: int) -> int:
-        """Return the row of the table that a vector belongs to."""
-        return vector if self._parents is None else int(self._parents[vector].as_py())
+    def of_vector(self, vector: int) -> str:
+        """Name the row of the table that a vector belongs to."""
+        return self.place(vector if self._parents is None else int(self._parents[vector].as_py()))
 
     def matrix(self) -> Tensor:
         """Return lists of one length as the rows of a matrix: a copy, as Arrow's memory is read-only."""
@@ -263,7 +264,7 @@ class _Rows:
         if flat.null_count:
             vector = pc.index(pc.is_null(flat), True).as_py() // width
             raise ValueError(
-                f"Row {self.of_vector(vector)} (the first is 0): the vector in column {self.column!r} has a null in "
+                f"{self.of_vector(vector)}: the vector in column {self.column!r} has a null in "
                 "it; need numbers. Embed its text again, or remove the row."
             )
         return torch.tensor(flat.to_numpy(zero_copy_only=False).reshape(len(self.array), width))
@@ -290,8 +291,8 @@ class _Rows:
         other = pc.index(pc.not_equal(lengths, width), True).as_py()
         if other >= 0:
             raise ValueError(
-                f"Row {self.of_vector(other)} (the first is 0): the vector in column {self.column!r} has "
-                f"{lengths[other].as_py()} numbers, that of row {self.of_vector(0)} has {width}; need one length. "
+                f"{self.of_vector(other)}: the vector in column {self.column!r} has "
+                f"{lengths[other].as_py()} numbers, that of {self.of_vector(0)} has {width}; need one length. "
                 "Embed the rows with one model, or remove the row."
             )
         return width
@@ -302,7 +303,7 @@ class _Rows:
         if array.null_count:
             missing = pc.index(pc.is_null(array), True).as_py()
             raise ValueError(
-                f"Row {self.of_vector(missing)} (the first is 0): column {self.column!r} has no vector there. "
+                f"{self.of_vector(missing)}: column {self.column!r} has no vector there. "
                 "Embed its text, or remove the row."
             )
 

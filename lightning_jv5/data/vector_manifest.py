@@ -103,12 +103,13 @@ class VectorManifest:
     columns: dict[str, VectorColumn]
     shards: tuple[VectorShard, ...] = ()
 
-    def check_teacher(self, teacher: HasFacts, column: str) -> None:
+    def check_teacher(self, teacher: HasFacts, column: str, role: str | None = None) -> None:
         """Check that a column holds what this teacher would compute, in a precision that can be trained on.
 
         Args:
             teacher: The teacher of the config; its weights are hashed, if all else fits, but not loaded.
             column: Name of the vector column.
+            role: Whose prompt the column's texts are to have; by default that with which they were embedded.
 
         Raises:
             ValueError: If it does not; names each difference.
@@ -121,7 +122,7 @@ class VectorManifest:
         found = self.columns[column]
         different = [
             f"{_WORDS[name]} ({_shown(getattr(found, name))} of the vectors, {_shown(wanted)} of the teacher)"
-            for name, wanted in teacher.facts(found.role).items()
+            for name, wanted in teacher.facts(role or found.role).items()
             if getattr(found, name) != wanted
         ]
         if found.dim != found.full_dim:

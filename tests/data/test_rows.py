@@ -144,6 +144,34 @@ def test_teacher_vectors_of_negatives_stand_beside_them(teacher: Teacher, lists:
     assert found.tolist() == [vector_of[text] for row in picked for text in NEGATIVES[row]]
 
 
+@pytest.mark.parametrize("vector", [[float("nan"), 0.0], None, [1.0]])
+def test_a_vector_that_cannot_be_used_names_the_set_and_the_row(teacher: Teacher, vector: Any) -> None:
+    vectors = [[1.0, 2.0], [3.0, 4.0], vector, [5.0, 6.0]]
+    rows = Dataset.from_dict({**PAIRS, "query_teacher": vectors})
+    reader = training_rows(rows, teacher, roles=("query",))
+    with pytest.raises(
+        ValueError, match=r"The data set 'nq', row [0-3] of its batch 0: (the vector in )?column 'query_t"
+    ):
+        reader.batch(Draw(0, "nq", 0), ALL)
+    message = (
+        "row 2 of" if vector is None or len(vector) == 2 else "row "
+    )  # which of two lengths is wrong, nobody knows
+    with pytest.raises(ValueError, match=message):
+        reader.batch(Draw(0, "nq", 0), ALL)
+
+
+def test_codes_with_a_scale_are_read_as_vectors(teacher: Teacher) -> None:
+    codes = pa.array([[127, -127], [64, 0], [1, 2], [0, 0]], pa.list_(pa.int8(), 2))
+    scales = pa.array([0.5, 1.0, 2.0, 1.0], pa.float32())
+    table = Dataset.from_dict(PAIRS).data.table
+    rows = Dataset(table.append_column("query_teacher", codes).append_column("query_teacher_scale", scales))
+    reader = training_rows(rows, teacher, roles=("query",))
+    picked = reader.plan.rows(Draw(0, "nq", 0)).tolist()
+    found = reader.batch(Draw(0, "nq", 0), ALL).teacher_vectors["query"]
+    expected = [[63.5, -63.5], [64.0, 0.0], [2.0, 4.0], [0.0, 0.0]]
+    assert found.tolist() == [expected[row] for row in picked]
+
+
 def test_scores_come_with_scored_pairs(teacher: Teacher) -> None:
     scored = Dataset.from_dict({"text1": PAIRS["query"], "text2": PAIRS["document"], "score": [1, 5, 2, 0]})
     rows = training_rows(scored, teacher)

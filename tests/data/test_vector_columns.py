@@ -180,18 +180,18 @@ def lists(rows: list[Any], kind: pa.DataType | None = None) -> pa.Table:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lists([[1.0, 2.0], [1.0]]), "Row 1 .*column 'v' has 1 numbers, that of row 0 has 2.*remove the row"),
-        (lists([[1.0], None]), "Row 1 .*column 'v' has no vector there. Embed its text"),
-        (lists([[1.0], None], pa.list_(pa.float16(), 1)), "Row 1 .*column 'v' has no vector there"),
-        (lists([[1.0, 2.0], [1.0, None]]), "Row 1 .*column 'v' has a null in it; need numbers"),
-        (lists([[1.0, 2.0], [float("nan"), 1.0]]), "Row 1 .*column 'v' is not finite. Remove the row"),
-        (lists([[1.0], [float("inf")]]), "Row 1 .*is not finite"),
+        (lists([[1.0, 2.0], [1.0]]), "row 1 .*column 'v' has 1 numbers, that of row 0 .* has 2.*remove the row"),
+        (lists([[1.0], None]), "row 1 .*column 'v' has no vector there. Embed its text"),
+        (lists([[1.0], None], pa.list_(pa.float16(), 1)), "row 1 .*column 'v' has no vector there"),
+        (lists([[1.0, 2.0], [1.0, None]]), "row 1 .*column 'v' has a null in it; need numbers"),
+        (lists([[1.0, 2.0], [float("nan"), 1.0]]), "row 1 .*column 'v' is not finite. Remove the row"),
+        (lists([[1.0], [float("inf")]]), "row 1 .*is not finite"),
         (
             lists([[[1.0], [2.0]], [], [[3.0], [float("nan")]]], pa.list_(pa.list_(pa.float32(), 1))),
-            "Row 2 .*not finite",
+            "row 2 .*not finite",
         ),
-        (lists([[[1.0]], None], pa.list_(pa.list_(pa.float32(), 1))), "Row 1 .*no vector"),
-        (lists([[[1.0]], [], [None]], pa.list_(pa.list_(pa.float32(), 1))), "Row 2 .*no vector"),
+        (lists([[[1.0]], None], pa.list_(pa.list_(pa.float32(), 1))), "row 1 .*no vector"),
+        (lists([[[1.0]], [], [None]], pa.list_(pa.list_(pa.float32(), 1))), "row 2 .*no vector"),
         (lists(["a"], pa.string()), "Column 'v' holds string; need lists of numbers"),
         (lists([["a"]], pa.list_(pa.string())), "Column 'v' holds list<item: string>; need lists of numbers"),
         (lists([[1]], pa.list_(pa.int8())), "int8 codes, and there is no v_scale; need the scale"),
@@ -210,7 +210,7 @@ def test_scales_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="Column 'v_scale' holds 3 scales for 2 vectors; need one for each"):
         vectors(wrong, "v")
     missing = codes.set_column(1, "v_scale", pa.array([[1.0], None], pa.list_(pa.float32())))
-    with pytest.raises(ValueError, match=r"Row 1 .*column 'v_scale' has no vector"):
+    with pytest.raises(ValueError, match=r"row 1 .*column 'v_scale' has no vector"):
         vectors(missing, "v")
 
 
