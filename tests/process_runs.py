@@ -1,6 +1,7 @@
 """Training runs in processes of their own, that may be killed, or be several ranks of one run."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -82,6 +83,8 @@ class Killer(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if pl_module.trained_batches == self.batch:
+            for worker in multiprocessing.active_children():  # they would notice seconds later, and keep a join waiting
+                worker.kill()
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -146,8 +149,10 @@ def resumable_run(
     mixture: bool = False,
     lora: bool = False,
     batch_size: int = 4,
+    start: str = "fork",
 ) -> None:
     """Two epochs of five batches (a mixture: of nine), with dropout, a schedule, and a checkpoint after every step."""
+    multiprocessing.set_start_method(start, force=True)  # of the loader's workers
     checkpoints = ModelCheckpoint(folder / "checkpoints", every_n_train_steps=1, save_last=True, save_top_k=1)
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     callbacks: list[Callback] = [Diary(folder / f"diary{os.environ.get('RANK', '')}.jsonl"), checkpoints]

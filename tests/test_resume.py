@@ -55,14 +55,14 @@ def diary(folder: Path, rank: str = "") -> dict[int, Any]:
         (7, {"lora": True, "accumulate": 4, "workers": 2}),  # in the middle of the second optimizer step
         (5, {"mixture": True}),
         (9, {"mixture": True, "workers": 2}),  # at the epoch's end
-        (13, {"mixture": True, "workers": 3, "accumulate": 4, "lora": True}),
+        (13, {"mixture": True, "workers": 3, "accumulate": 4, "lora": True, "start": "forkserver"}),
         (7, {"mixture": True, "limit": 0.67, "workers": 1}),  # what was prefetched for the first epoch is dropped
     ],
 )
 def test_a_killed_run_resumes_as_if_nothing_had_happened(
     tmp_path: Path, uninterrupted: Callable[..., Path], kill_before: int, settings: dict[str, Any]
 ) -> None:
-    whole = uninterrupted(**{name: value for name, value in settings.items() if name != "workers"})
+    whole = uninterrupted(**{name: value for name, value in settings.items() if name not in ("workers", "start")})
     assert run(tmp_path, kill_before=kill_before, **settings) == -signal.SIGKILL
     assert not (tmp_path / "weights.pt").exists()
     assert run(tmp_path, resume=True, **settings) == 0
