@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,20 @@ def in_process(target: Callable[..., None], *arguments: Any, environment: dict[s
     return process
 
 
+def finished(processes: list[Any]) -> list[int | None]:
+    """Wait for processes and return their exit codes; where one fails, the others, who may wait for it, are killed."""
+    waiting = list(processes)
+    while waiting:
+        connection.wait([process.sentinel for process in waiting])
+        waiting = [process for process in waiting if process.is_alive()]
+        if any(process.exitcode for process in processes):
+            for process in waiting:
+                process.kill()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
 def ranks_environment(ranks: int) -> dict[str, str]:
     """Return what a launcher would tell each process, but for its rank."""
     with socket.socket() as free:
@@ -159,7 +173,8 @@ def resumable_run(
     if kill_before is not None:
         callbacks.append(Killer(kill_before))
     objective = InfoNCE() if mixture else tiny_objective()
-    module = tiny_module(folder, dropout=0.0 if lora else 0.2, scheduler=WarmupCosine, seed=5, objective=objective)
+    own = folder / os.environ.get("RANK", "")  # ranks must not write one tokenizer at once
+    module = tiny_module(own, dropout=0.0 if lora else 0.2, scheduler=WarmupCosine, seed=5, objective=objective)
     if lora:
         module = with_lora(module)
     train: Any = mixed_sets() if mixture else TinyVectors(20)
@@ -192,9 +207,9 @@ def distributed_run(folder: Path, sampler: bool = False, contrast: bool = False)
     distributed = {"strategy": "ddp", "devices": ranks} if ranks > 1 else {}
     settings: dict[str, Any] = {}
     if contrast:
-        student = tiny_student(folder, recompute=True, max_tokens_per_chunk=16)
+        student = tiny_student(folder / rank, recompute=True, max_tokens_per_chunk=16)
         settings = {"student": student, "objective": contrastive_objective(), "gather": True}
-    module = tiny_module(folder, optimizer=sgd, lr=None, **settings)
+    module = tiny_module(folder / rank, optimizer=sgd, lr=None, **settings)
     trainer = quiet_trainer(
         folder,
         max_steps=3,

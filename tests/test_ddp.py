@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.process_runs import distributed_run, in_process, ranks_environment
+from tests.process_runs import distributed_run, finished, in_process, ranks_environment
 
 
 def run(folder: Path, ranks: int, **settings: Any) -> None:
@@ -16,9 +16,7 @@ def run(folder: Path, ranks: int, **settings: Any) -> None:
         )
         for rank in map(str, range(ranks))
     ]
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * ranks
+    assert finished(processes) == [0] * ranks
 
 
 def diary(folder: Path, name: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.process_runs import in_process, ranks_environment, resumable_run
+from tests.process_runs import finished, in_process, ranks_environment, resumable_run
 
 
 def run(folder: Path, **settings: Any) -> int | None:
@@ -93,9 +93,7 @@ def test_another_number_of_ranks_goes_on_with_the_same_rows(tmp_path: Path, unin
         )
         for rank in ("0", "1")
     ]
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert finished(processes) == [0, 0]
     first, second = diary(tmp_path, "0"), diary(tmp_path, "1")
     whole = diary(uninterrupted(mixture=True))
     assert list(first) == list(second) == [batch for batch in whole if batch > 7]
