@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_jv5.data.batches import RaggedTexts
 from lightning_jv5.models.backbone import first_position
 from lightning_jv5.models.chunks import padded_tokens, plan_chunks, plan_packed_chunks
+from lightning_jv5.models.embedding_lookup import input_name
 from lightning_jv5.models.packed_attention import is_packed
 from lightning_jv5.models.pooling import PoolingName, pool, pool_packed
 
@@ -27,7 +28,7 @@ class Layout(ABC):
 
     @abstractmethod
     def lay_out(self, texts: RaggedTexts, lengths: Tensor, chunk: Tensor) -> tuple[Any, ...]:
-        """Return the arguments of :meth:`embed` for the texts of a chunk.
+        """Return the arguments of :meth:`embed` for the texts of a chunk, token ids first.
 
         Args:
             texts: Token ids, on the device of the weights.
@@ -37,7 +38,10 @@ class Layout(ABC):
 
     @abstractmethod
     def embed(self, backbone: nn.Module, pooling: PoolingName, *laid_out: Any) -> Tensor:
-        """Return the pooled embeddings of the chunk, float32, shape ``(texts of the chunk, dim)``."""
+        """Return the pooled embeddings of the chunk, float32, shape ``(texts of the chunk, dim)``.
+
+        Instead of the token ids there may be their rows of the backbone's embedding table.
+        """
 
 
 def layout_of(backbone: nn.Module, *, pad_token_id: int, always_mask: bool) -> Layout:
@@ -78,9 +82,10 @@ class Padded(Layout):
 
     def embed(self, backbone: nn.Module, pooling: PoolingName, *laid_out: Any) -> Tensor:
         """Run the backbone, and pool each row."""
-        token_ids, mask, needs_mask = laid_out
+        tokens, mask, needs_mask = laid_out
         # bool would do for most attention kernels, but models of the hub expect the tokenizer's integers
-        output = backbone(input_ids=token_ids, attention_mask=mask.long() if needs_mask else None)
+        inputs: dict[str, Any] = {input_name(tokens): tokens, "attention_mask": mask.long() if needs_mask else None}
+        output = backbone(**inputs)
         return pool(output.last_hidden_state, mask, pooling)
 
 
@@ -115,9 +120,10 @@ class Packed(Layout):
 
     def embed(self, backbone: nn.Module, pooling: PoolingName, *laid_out: Any) -> Tensor:
         """Run the backbone, and pool each text."""
-        token_ids, position_ids, bounds, longest = laid_out
+        tokens, position_ids, bounds, longest = laid_out
+        inputs: dict[str, Any] = {input_name(tokens): tokens}
         output = backbone(
-            input_ids=token_ids,
+            **inputs,
             position_ids=position_ids,
             cu_seq_lens_q=bounds,
             cu_seq_lens_k=bounds,

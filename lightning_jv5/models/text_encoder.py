@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_jv5.data.batches import RaggedTexts
 from lightning_jv5.models.chunk_layouts import layout_of
+from lightning_jv5.models.embedding_lookup import looked_up
 from lightning_jv5.models.pooling import PoolingName
 from lightning_jv5.models.sharding import as_many_as_any_rank, collective_passes, most_of_any_rank
 from lightning_jv5.models.tokenization import Tokenization
@@ -66,6 +67,7 @@ class TextEncoder(nn.Module):
         self.normalize = normalize
         self.max_tokens_per_chunk = max_tokens_per_chunk
         self.recompute = recompute
+        self._own_code = always_mask  # a backbone of the hub's own code may take nothing but token ids
         self._layout = layout_of(backbone, pad_token_id=tokenization.pad_token_id, always_mask=always_mask)
 
     def plan(self, lengths: Tensor) -> list[Tensor]:
@@ -170,19 +172,19 @@ class TextEncoder(nn.Module):
 
     def _embed_chunks(self, texts: RaggedTexts, lengths: Tensor, chunks: Sequence[Tensor]) -> Iterator[Tensor]:
         """Yield the embeddings of each chunk; ``lengths`` is on the CPU, so shapes are known without waiting."""
-        for chunk in chunks:
-            if not len(chunk):
-                one = torch.ones(1, dtype=torch.int64)
-                device = texts.token_ids.device
-                dummy = RaggedTexts((one * self.tokenization.pad_token_id).to(device), one.to(device))
-                # [:0] keeps the pass in the graph: its backward is a collective, too
-                yield next(self._embed_chunks(dummy, one, [torch.zeros_like(one)]))[:0]
-                continue
-            laid_out = self._layout.lay_out(texts, lengths, chunk.cpu())
+        device = texts.token_ids.device
+        one = torch.ones(1, dtype=torch.int64)
+        dummy = RaggedTexts((one * self.tokenization.pad_token_id).to(device), one.to(device)), one, one * 0
+        laid_out = [self._layout.lay_out(*((texts, lengths, chunk.cpu()) if len(chunk) else dummy)) for chunk in chunks]
+        token_ids = [tokens for tokens, *_ in laid_out]
+        tokens = token_ids if self._own_code else looked_up(self.backbone, token_ids)
+        for chunk, inputs, (_, *others) in zip(chunks, tokens, laid_out, strict=True):
             if self.recompute and torch.is_grad_enabled():
-                yield checkpoint(self._embed_chunk, *laid_out, use_reentrant=False)
+                embeddings = checkpoint(self._embed_chunk, inputs, *others, use_reentrant=False)
             else:
-                yield self._embed_chunk(*laid_out)
+                embeddings = self._embed_chunk(inputs, *others)
+            # Of a chunk without texts nothing, in the graph all the same: its backward may be a collective
+            yield embeddings[: len(chunk)]
 
     def _embed_chunk(self, *laid_out: Any) -> Tensor:
         pooled = self._layout.embed(self.backbone, self.pooling, *laid_out)

@@ -73,6 +73,28 @@ def test_chunks_equal_one_padded_batch_in_output_and_every_gradient(
         )
 
 
+@pytest.mark.parametrize(("trained", "rows", "lookups"), [(True, 100, 1), (True, 20, 3), (False, 100, 0)])
+def test_trained_embedding_table_is_looked_up_for_as_many_tokens_at_once_as_it_has_rows(
+    tmp_path: Path, trained: bool, rows: int, lookups: int
+) -> None:
+    embedder = make(tmp_path, max_tokens_per_chunk=14, dropout=0.0)
+    table = embedder.backbone.embeddings.word_embeddings.requires_grad_(trained)
+    table.num_embeddings = rows
+    seen: list[int] = []
+    embedder.backbone.register_forward_pre_hook(
+        lambda _, __, inputs: seen.append(0) if "input_ids" in inputs else None, with_kwargs=True
+    )
+    table.register_forward_hook(lambda *_: seen.append(1))
+    texts = embedder.tokenization.ragged(TEXTS, "document")
+    chunks = len(embedder.plan(texts.lengths))
+    embedder(texts)
+    assert seen == [1] * lookups if trained else seen == [0, 1] * chunks
+    seen.clear()
+    with torch.no_grad():
+        embedder(texts)
+    assert seen == [0, 1] * chunks
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_left_padded_batch_gives_the_same_embeddings(tmp_path: Path, family: str) -> None:
     embedder = make(tmp_path, family)
