@@ -155,7 +155,7 @@ def pairs() -> Any:
     return Docstrings("train", rows=ROWS)
 
 
-def train_ours(job: Job, steps: int, order: Path, *, write: bool = False) -> dict[str, Any]:
+def train_ours(job: Job, steps: int, order: Path, *, attention: str | None, write: bool = False) -> dict[str, Any]:
     """Train as a user does, through module, data module and Trainer; or also write what was trained on to ``order``."""
     import torch
     from lightning.pytorch import Callback, Trainer, seed_everything
@@ -173,7 +173,7 @@ def train_ours(job: Job, steps: int, order: Path, *, write: bool = False) -> dic
 
     seed_everything(SEED)
     module = EmbeddingModule(
-        Embedder(STUDENT, layers=LAYERS, dropout=0.0, max_length=MAX_LENGTH, **job.student),
+        Embedder(STUDENT, layers=LAYERS, dropout=0.0, max_length=MAX_LENGTH, attention=attention, **job.student),
         job.ours(),
         Teacher(STUDENT, max_length=MAX_LENGTH) if job.teacher else None,
         optimizer=lambda groups: torch.optim.AdamW(groups, lr=job.lr, weight_decay=WEIGHT_DECAY, fused=True),
@@ -302,10 +302,13 @@ def train_theirs(job: Job, steps: int, order: Path) -> dict[str, Any]:
 # Runs
 
 
-def run_alone(name: str, side: str, steps: int, order: Path, *, write: bool = False) -> dict[str, Any]:
+def run_alone(
+    name: str, side: str, steps: int, order: Path, *, attention: str | None, write: bool = False
+) -> dict[str, Any]:
     """Train in a process of its own, and return what it measured."""
     search = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
     words = ["--job", name, "--side", side, "--steps", str(steps), "--order", str(order), *(["--write"] * write)]
+    words += ["--attention", attention] if attention else []
     told = subprocess.run(
         [sys.executable, __file__, *words],
         env=os.environ | {"OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": search},
@@ -319,7 +322,7 @@ def run_alone(name: str, side: str, steps: int, order: Path, *, write: bool = Fa
     return measured
 
 
-def measure(rounds: int, share: float, names: list[str]) -> dict[str, Any]:
+def measure(rounds: int, share: float, names: list[str], attention: str | None) -> dict[str, Any]:
     """Return what every run measured, by job and side."""
     from tqdm import tqdm
 
@@ -329,13 +332,13 @@ def measure(rounds: int, share: float, names: list[str]) -> dict[str, Any]:
         orders = {name: Path(folder) / f"{number}.safetensors" for number, name in enumerate(names)}
         for name in names:
             bar.set_description(f"{name}, to fill the caches")
-            run_alone(name, OURS, steps[name], orders[name], write=True)
+            run_alone(name, OURS, steps[name], orders[name], attention=attention, write=True)
             bar.update()
         for number in range(rounds):
             for name in names:
                 for side in (OURS, THEIRS) if number % 2 == 0 else (THEIRS, OURS):
                     bar.set_description(f"{name}, {side}")
-                    runs[name][side].append(run_alone(name, side, steps[name], orders[name]))
+                    runs[name][side].append(run_alone(name, side, steps[name], orders[name], attention=attention))
                     bar.update()
     return {"versions": {THEIRS: importlib.metadata.version("sentence-transformers")}, "runs": runs}
 
@@ -427,6 +430,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each side of each job")
     parser.add_argument("--share", type=float, default=1.0, help="share of the steps of each job to do")
     parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS), metavar="JOB", help="which jobs")
+    parser.add_argument("--attention", help="attention of our student, as Embedder takes it; theirs is sdpa")
     parser.add_argument("--markdown", action="store_true", help="print the tables of the last measurement")
     for hidden in ("--job", "--side", "--steps", "--order"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
@@ -442,13 +446,14 @@ def main() -> None:
         torch.set_num_threads(THREADS)
         job, steps, order = JOBS[arguments.job], int(arguments.steps), Path(arguments.order)
         if arguments.side == OURS:
-            measured = train_ours(job, steps, order, write=arguments.write)
+            measured = train_ours(job, steps, order, attention=arguments.attention, write=arguments.write)
         else:
             measured = train_theirs(job, steps, order)
         print(json.dumps(measured))
         return
-    made = provenance(f"python benchmarks/training.py --rounds {arguments.rounds} --share {arguments.share:g}")
-    result = {"made": made, **measure(arguments.rounds, arguments.share, arguments.jobs)}
+    command = " ".join(["python benchmarks/training.py", *sys.argv[1:]])
+    measured = measure(arguments.rounds, arguments.share, arguments.jobs, arguments.attention)
+    result = {"made": provenance(command), **measured}
     save("training", result)
     print(report(result))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lightning_jv5 import __version__
-from lightning_jv5.config_files import config_names, find_config, packaged_configs
+from lightning_jv5.config_files import check_keys, config_names, find_config, packaged_configs
 
 COMMANDS = {
     "fit": "train: distil a student, with evaluation on the way",
@@ -73,6 +73,7 @@ def _resolve_configs(words: list[str]) -> tuple[list[str], list[Path]]:
                 raise ValueError(f"{flag} needs the name of a config, such as small.yaml.")
             name = following
         configs.append(find_config(name))
+        check_keys(configs[-1])
         resolved.append(f"--config={configs[-1]}")
     return resolved, configs
 

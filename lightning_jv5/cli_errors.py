@@ -41,9 +41,15 @@ class Place:
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Return the error that jsonargparse wrapped: the first along the causes that somebody else raised."""
+    """Return the error that jsonargparse wrapped: the first along the causes that somebody else raised.
+
+    Where a value may be of several types, jsonargparse keeps the cause of the first only, and of the others the text.
+    """
+    outermost = error
     while error.__cause__ is not None and _raised_by_jsonargparse(error):
         error = error.__cause__
+    if _raised_by_jsonargparse(error) and (ours := re.search(r"^\s*- (Got .*)$", str(outermost), re.MULTILINE)):
+        return ValueError(ours[1])
     return error
 
 
@@ -97,10 +103,14 @@ def explain(
     if error is not None and isinstance(error.__cause__, yaml.YAMLError):
         return _broken_yaml(configs) or message
     keys, leaf = _deepest(message)
-    if refused := _NOT_ACCEPTED.search(leaf):
-        keys = [*keys, *refused[1].split(".")]
+    if refused := [found[1] for found in _NOT_ACCEPTED.finditer(leaf)]:
+        key = min(refused, key=lambda key: key.count("."))  # of the types, that which accepted what is above it
+        keys = [*keys, *key.split(".")]
         place = _find(keys, words, configs)
-        return _unknown_key(place, keys_at_top()) if place else f"no such key: {refused[1]}. `--help` lists the keys."
+        refused_parts = len(_without_init_args(key.split(".")))
+        if place is None:
+            return f"no such key: {key}. `--help` lists the keys."
+        return _unknown_key(place, keys_at_top(), refused_parts)
     place = _find(keys, words, configs) if keys else None
     where = _where(place) if place else f"{'.'.join(keys)}: " if keys else ""
     if wrong_class := _wrong_class(leaf):
@@ -169,9 +179,9 @@ def _wanted(complaints: str) -> str:
     return " or ".join("a class_path" if "import path" in name else words.get(name, name) for name in named)
 
 
-def _unknown_key(place: Place, roots: Mapping[str, Any]) -> str:
-    """Return what is wrong with the first part of the path that its owner does not know."""
-    for depth in range(1, len(place.path) + 1):
+def _unknown_key(place: Place, roots: Mapping[str, Any], refused_parts: int) -> str:
+    """Return what is wrong with the first part of the path that its owner does not know, of those that were refused."""
+    for depth in range(max(1, len(place.path) - refused_parts + 1), len(place.path) + 1):
         *owners, name = place.path[:depth]
         known = _valid_names(owners, place.classes, roots)
         if depth < len(place.path) and (not known or name.rstrip("+") in known):
@@ -279,7 +289,11 @@ def _valid_names(owners: Sequence[str], classes: Mapping[int, str], roots: Mappi
         if depth:
             owner = _type_of(owner, part.rstrip("+"))
         if depth + 1 in classes:
-            owner = _import(classes[depth + 1])
+            named = _import(classes[depth + 1])
+            # An earlier config may have named a class, where this one has a dict: data sets by name, for a source
+            replaced = depth + 1 < len(owners) and owners[depth + 1].rstrip("+") not in _parameters(named)
+            if not (replaced and typing.get_origin(owner) is dict):
+                owner = named
     return list(_parameters(owner)) if inspect.isclass(owner) else []
 
 

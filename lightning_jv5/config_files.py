@@ -18,6 +18,37 @@ def config_names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml")) if folder.is_dir() else []
 
 
+def check_keys(path: Path) -> None:
+    """Refuse a config in which a key is there twice, of which YAML would silently take the last.
+
+    Raises:
+        ValueError: If there is such a key; names it and its line.
+    """
+    import yaml
+
+    try:
+        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return  # whoever parses it says what is wrong
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen and key.value != "<<":
+                raise ValueError(
+                    f"{path}, line {line}: the key {key.value} is there already, in line {seen[key.value]}. Give one "
+                    "of them another name, or remove it."
+                )
+            seen[key.value] = line
+            waiting.append(value)
+
+
 def find_config(name: str) -> Path:
     """Return the file that a config name stands for: a path as it is, else the name in the packaged configs.
 

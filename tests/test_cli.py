@@ -359,3 +359,46 @@ def test_every_loss_can_be_said_in_yaml_and_comes_back_from_its_checkpoint(folde
 
     weights = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert module.state_dict()[saved] == weights[saved] != torch.tensor(0.05).log()  # it has learned
+
+
+# Data sets
+
+
+SETS = """
+data:
+  train:
+    nli:
+      source: {class_path: lightning_jv5.data.LocalFiles, init_args: {paths: pairs.jsonl}}
+      SETTING
+    sts:
+      source: {class_path: lightning_jv5.data.LocalFiles, init_args: {paths: pairs.jsonl}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("batch_sise: 4", "sets.yaml, line 6: no key batch_sise in data.train.nli; did you mean batch_size?"),
+        ("batch_size: 0", "Got batch_size 0 of a data set; need at least 1"),
+        ("tuples: {negatives: 0}", "Got 0 negatives; need at least 1"),
+        ("roles: {query: qury}", "Got roles 'qury'; need one of query, document"),
+        ("batch_size: 9", "Got a batch size of 9 for the data set 'nli' of 8 rows; need between 1 and 8"),
+        ("prompts: {docment: 'a '}", "Got prompts for the column 'docment' of the data set 'nli'"),
+        (
+            "batch_size: 4\n    nli: {batch_size: 2}",
+            "sets.yaml, line 7: the key nli is there already, in line 4. Give one of them another name",
+        ),
+    ],
+)
+def test_a_wrong_data_set_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], setting: str, said: str
+) -> None:
+    (folder / "sets.yaml").write_text(SETS.replace("SETTING", setting))
+    assert said in error_of(capsys, "fit", "--config=tiny.yaml", "--config=sets.yaml")
+
+
+def test_data_sets_take_the_place_of_a_single_source(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "sets.yaml").write_text(SETS.replace("SETTING", "weight: 2\n      tuples: {negatives: 3}"))
+    train = printed_config(capsys, "--config=tiny.yaml", "--config=sets.yaml")["data"]["init_args"]["train"]
+    assert list(train) == ["nli", "sts"]
+    assert train["nli"]["init_args"]["tuples"]["init_args"]["negatives"] == 3

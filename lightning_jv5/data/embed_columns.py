@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from lightning_jv5.data.joined_ranks import joined_ranks
 from lightning_jv5.data.recent_vectors import RecentVectors
+from lightning_jv5.data.roles import PROMPT_ROLES, check_role
 from lightning_jv5.data.row_checks import text_columns
 from lightning_jv5.data.source import Source, did_you_mean
 from lightning_jv5.data.vector_columns import PRECISIONS, SCALE, Precision, StoredVectors, arrow_columns, store
@@ -28,7 +29,6 @@ from lightning_jv5.data.vector_manifest import (
     write_manifest,
 )
 from lightning_jv5.models.teacher import Teacher
-from lightning_jv5.models.tokenization import PROMPT_ROLES, check_role
 from lightning_jv5.rebuildable import constructor_arguments
 
 if TYPE_CHECKING:

@@ -19,11 +19,12 @@ from lightning_jv5.data.mixture import Draw, MixturePlan
 from lightning_jv5.data.row_checks import VECTORS_SUFFIX, Place
 from lightning_jv5.data.tokenized import ColumnTokenizationLike, cut_column, ids_column
 from lightning_jv5.data.vector_columns import vectors
-from lightning_jv5.models.tokenization import Tokenization
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
+
+    from lightning_jv5.models.tokenization import Tokenization
 
 _SUBSTITUTES = 8  # how many batches of rows are looked through for one batch of distinct texts
 
@@ -166,7 +167,7 @@ class EvaluationRows(Dataset[EvaluationBatch]):
         self,
         texts: Sequence[str],
         rows: Sequence[int],
-        tokenization: Tokenization,
+        tokenization: "Tokenization",
         *,
         role: str,
         task: str,

@@ -12,14 +12,16 @@ import numpy as np
 from lightning_jv5.data.keyed import key, permuted
 from lightning_jv5.data.label_tuples import LabelTuples
 from lightning_jv5.data.layouts import Layout, prompt_role, row_by_row
+from lightning_jv5.data.roles import PROMPT_ROLES, check_role
 from lightning_jv5.data.source import Source, did_you_mean
 from lightning_jv5.data.tokenized import cut_column
-from lightning_jv5.models.tokenization import PROMPT_ROLES, ColumnTokenization, Tokenization, check_role
 from lightning_jv5.rebuildable import Rebuildable
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
+
+    from lightning_jv5.models.tokenization import ColumnTokenization, Tokenization
 
 SAMPLED_ROWS = 256  # enough that other data cannot pass for these, few enough for any size
 
@@ -81,7 +83,7 @@ class TrainingSet(Rebuildable):
             return self.tuples.layout(rows, origin)
         return row_by_row(rows.column_names, len(rows), origin)
 
-    def tokenizations(self, layout: Layout, tokenization: Tokenization, name: str) -> dict[str, ColumnTokenization]:
+    def tokenizations(self, layout: Layout, tokenization: "Tokenization", name: str) -> dict[str, "ColumnTokenization"]:
         """Return how the student tokenises each column of texts.
 
         Args:
@@ -134,7 +136,7 @@ def table_fingerprint(table: "pa.Table", rows: int = 0) -> str:
     return hashlib.blake2b(plain.encode(), digest_size=16).hexdigest()
 
 
-def report_cut_texts(rows: "datasets.Dataset", tokenizations: Mapping[str, ColumnTokenization], name: str) -> None:
+def report_cut_texts(rows: "datasets.Dataset", tokenizations: Mapping[str, "ColumnTokenization"], name: str) -> None:
     """Say how many texts are longer than their limit, and so are not read to their end."""
     import pyarrow.compute as pc
 

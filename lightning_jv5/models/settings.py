@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from torch import nn
 
+from lightning_jv5.data.roles import PROMPT_ROLES, check_role
 from lightning_jv5.models.backbone import load_backbone, position_limit, read_config, resolve_path
 from lightning_jv5.models.pooling import PoolingName
 from lightning_jv5.models.sentence_transformers_folder import (
@@ -14,7 +15,7 @@ from lightning_jv5.models.sentence_transformers_folder import (
     SentenceTransformersFolder,
     read_sentence_transformers_folder,
 )
-from lightning_jv5.models.tokenization import PROMPT_ROLES, Tokenization, check_role, load_tokenizer
+from lightning_jv5.models.tokenization import Tokenization, load_tokenizer
 
 _DEFAULT_MAX_LENGTH = 512
 _NO_LIMIT = 10**6  # tokenizers without a limit say 10**30

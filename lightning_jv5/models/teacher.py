@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_jv5.data.batches import RaggedTexts
+from lightning_jv5.data.roles import PROMPT_ROLES, check_role
 from lightning_jv5.models.backbone import resolve_path
 from lightning_jv5.models.pooling import PoolingName
 from lightning_jv5.models.settings import EncoderSettings, check_arguments, read_settings
 from lightning_jv5.models.text_encoder import TextEncoder
-from lightning_jv5.models.tokenization import PROMPT_ROLES, Tokenization, check_role
+from lightning_jv5.models.tokenization import Tokenization
 from lightning_jv5.rebuildable import Plain, Rebuildable
 
 _FINGERPRINT_VERSION = 1  # raise when the same settings would give other vectors

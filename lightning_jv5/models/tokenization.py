@@ -1,6 +1,5 @@
 """Text to token ids, exactly as one model wants them: prompt, limit and end token."""
 
-import difflib
 import functools
 import hashlib
 import json
@@ -9,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_jv5.data.batches import RaggedTexts
+from lightning_jv5.data.roles import PROMPT_ROLES, check_role
 
-PROMPT_ROLES = ("query", "document")
 _PROMPT_ROLE = {"query": "query", "document": "document", "negatives": "document"}
 _FINGERPRINT_VERSION = 1  # raise when the same settings would give other token ids
 
@@ -252,17 +251,6 @@ class ColumnTokenization:
     def fingerprint(self) -> str:
         """Hash of all that decides the token ids, equal in every process."""
         return _hash([*self.tokenization._common_settings(), self.prompt, self.max_length])
-
-
-def check_role(role: str, known: Sequence[str], name: str) -> None:
-    """Raise a ValueError that names the nearest known role if ``role`` is none of them.
-
-    >>> check_role("query", ("query", "document"), "prompts")
-    """
-    if role in known:
-        return
-    nearest = difflib.get_close_matches(role, known, n=1, cutoff=0.0)[0]
-    raise ValueError(f"Got {name} {role!r}; need one of {', '.join(known)}. Did you mean {nearest!r}?")
 
 
 def _added_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:

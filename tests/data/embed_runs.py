@@ -21,18 +21,19 @@ PROMPTS = {"query": "query : ", "document": "document : "}
 
 
 class TinyTuples(Source):
-    """Queries, documents, and up to two negatives each; half of the queries come twice."""
+    """Queries, documents, and one to three negatives each; half of the queries come twice."""
 
     def __init__(self, rows: int = 10) -> None:
         self.rows = rows
 
     def load(self) -> Dataset:
-        texts = tiny_texts(4 * self.rows, seed=4)
+        texts = tiny_texts(5 * self.rows, seed=4)
+        starts = range(2 * self.rows, 3 * self.rows)
         rows = Dataset.from_dict(
             {
                 "query": [texts[row // 2] for row in range(self.rows)],
                 "document": texts[self.rows : 2 * self.rows],
-                "negatives": [texts[2 * self.rows + row : 2 * self.rows + row + row % 3] for row in range(self.rows)],
+                "negatives": [texts[start : start + 1 + row % 3] for row, start in enumerate(starts)],
                 "id": list(range(self.rows)),
             }
         )
