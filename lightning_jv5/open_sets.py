@@ -109,7 +109,7 @@ class SetOpener:
         layout = self._once_per_machine(lambda: training_set.layout(rows, origin))
         if not layout.size:
             return None
-        sampled = [column for column in (*layout.text_columns, "score", "label") if column in rows.column_names]
+        sampled = [*layout.text_columns, *layout.grades]
         description: dict[str, Any] = {"data": sample_fingerprint(rows, sampled)}
         missing = self._columns_without_vectors(training_set, layout, rows.column_names)
         if self.module.teacher is not None and missing and self.teacher_vectors == "precompute":
@@ -142,7 +142,7 @@ class SetOpener:
             )
         reader = self._reader(name, training_set, layout, missing)
         description: dict[str, Any] = {
-            "data": table_fingerprint(first.select(layout.text_columns)),
+            "data": table_fingerprint(first.select([*layout.text_columns, *layout.grades])),
             "shuffle_rows": training_set.shuffle_rows,
         }
         return self._opened(training_set, reader, None, description)

@@ -1,5 +1,6 @@
 """What the README and the docs show is what works."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from jsonargparse import ArgumentParser
 
 from lightning_jv5.cli import main
 from lightning_jv5.losses import EmbeddingBatch, Objective
+from tests.tiny_configs import write_config
+from tests.tiny_data import tiny_texts
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,3 +48,30 @@ def test_the_objectives_in_the_docs_can_be_built_and_have_a_gradient() -> None:
     assert list(built.named_terms(batch)) == ["retrieval/contrast", "retrieval/distill", "spread"]
     built(batch).backward()
     assert all(parameter.grad is not None for parameter in [query, document, *built.parameters()])
+
+
+def test_the_mixture_in_the_docs_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIGHTNING_JV5_CACHE", str(tmp_path / "cache"))
+    write_config(tmp_path)
+    (tmp_path / "web").mkdir()
+    texts = tiny_texts(120, seed=9)
+    kinds, topics = ("entailment", "neutral"), "abcd"
+    rows: dict[str, list[dict[str, Any]]] = {
+        "nli.jsonl": [
+            {"premise": texts[row], "hypothesis": f"the {texts[row + 40]}", "label": kinds[row % 4 == 3]}
+            for row in range(40)
+        ],
+        "sts.jsonl": [{"text1": texts[row], "text2": texts[row + 60], "score": row / 4} for row in range(20)],
+        "intents.jsonl": [{"text": text, "label": topics[row % 4] if row else "e"} for row, text in enumerate(texts)],
+        "web/0.jsonl": [{"query": texts[row], "document": texts[row + 50]} for row in range(40)],
+    }
+    for name, lines in rows.items():
+        Path(name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    [mixture] = yaml_blocks(ROOT / "docs" / "data.md")
+    Path("mixture.yaml").write_text(yaml.safe_dump(mixture, sort_keys=False))
+    tensorboard = "--trainer.logger=lightning.pytorch.loggers.CSVLogger"
+    main(["fit", "--config=tiny.yaml", "--config=mixture.yaml", tensorboard, "--trainer.logger.save_dir=logs"])
+    [metrics] = Path("logs").rglob("metrics.csv")
+    header = metrics.read_text().splitlines()[0].split(",")
+    assert {f"sets/{name}/loss" for name in ("nli", "sts", "intents", "web")} <= set(header)

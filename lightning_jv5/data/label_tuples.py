@@ -128,6 +128,7 @@ class TupleLayout(Layout):
 
     def __init__(self, index: LabelIndex, size: int, negatives: int) -> None:
         self.index, self.size, self.negatives = index, size, negatives
+        self.grades = ("label",)
         self.columns = dict.fromkeys(("query", "document", "negatives"), ("text",))
 
     def roles(self, numbers: NDArray[np.int64], key: int) -> dict[str, RoleRows]:

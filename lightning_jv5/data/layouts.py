@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +34,12 @@ class Layout(ABC):
     Attributes:
         columns: The columns of each role: ``{"query": ("query",), "negatives": ("negative", "negative_2")}``.
         size: How many numbers can be drawn: for most layouts the rows.
+        grades: Which of the columns ``score`` and ``label`` are about the texts.
     """
 
     columns: Mapping[str, tuple[str, ...]]
     size: int
+    grades: tuple[str, ...]
 
     @abstractmethod
     def roles(self, numbers: NDArray[np.int64], key: int) -> dict[str, RoleRows]:
@@ -59,7 +61,8 @@ class RowByRow(Layout):
     """Each row is one example: what its columns are named says what it is."""
 
     columns: Mapping[str, tuple[str, ...]]
-    size: int = field(default=0)
+    size: int = 0
+    grades: tuple[str, ...] = ()
 
     def roles(self, numbers: NDArray[np.int64], key: int) -> dict[str, RoleRows]:
         """Return the same rows for every role."""
@@ -84,6 +87,7 @@ def row_by_row(names: Sequence[str], size: int, origin: str) -> RowByRow:
     {'query': ('text1',), 'document': ('text2',)}
     """
     present = set(names)
+    grades: tuple[str, ...] = ()  # a `label` or `score` beside a query and a document may mean anything
     columns: dict[str, tuple[str, ...]]
     if {"query", "document"} <= present:
         columns = {"query": ("query",), "document": ("document",)}
@@ -97,14 +101,16 @@ def row_by_row(names: Sequence[str], size: int, origin: str) -> RowByRow:
             columns["negatives"] = negatives or (NEGATIVE_LIST,)
     elif {"text1", "text2"} <= present:
         columns = {"query": ("text1",), "document": ("text2",)}
+        grades = ("score",) if "score" in present else ()
     elif "text" in present or "query" in present:
         columns = {"query": ("text" if "text" in present else "query",)}
+        grades = ("label",) if {"text", "label"} <= present else ()
     else:
         raise ValueError(
             f"{origin} has the columns {', '.join(names)}; training needs 'query' and 'document', 'text1', 'text2' and "
             "'score', or 'text'. Say which is which with the source's columns."
         )
-    return RowByRow(columns, size)
+    return RowByRow(columns, size, grades)
 
 
 def prompt_role(column: str) -> str:

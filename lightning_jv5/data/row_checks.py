@@ -96,9 +96,9 @@ def _complaints(table: Any, origin: str, place: Place, finite_vectors: bool) -> 
         array = table[column].combine_chunks()
         if column in text_columns(names):
             yield from _about_texts(column, array, optional=column in negative_columns(names), where=(origin, place))
-        elif column == "score":
+        elif column == "score" and "text1" in names:
             yield _about_scores(array, (origin, place))
-        elif column == "label":
+        elif column == "label" and "text" in names:
             yield _about_labels(array, (origin, place))
         elif column.endswith(VECTORS_SUFFIX):
             yield from _about_vectors(column, array, finite_vectors, (origin, place))

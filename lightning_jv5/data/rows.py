@@ -77,11 +77,11 @@ class BatchReader:
         return f"The data set {self.name!r}, row {role.rows[row]} of its batch {draw.batch}"
 
     def _add_grades(self, batch: TextBatch, table: Any, roles: Mapping[str, RoleRows]) -> None:
-        if "score" in table.column_names:
+        if "score" in self.layout.grades:
             batch.score = torch.tensor(table["score"].to_numpy(), dtype=torch.float32)
         if (labels := roles["query"].labels) is not None:
             batch.label = torch.from_numpy(np.asarray(labels))
-        elif "label" in table.column_names:
+        elif "label" in self.layout.grades:
             batch.label = _labels(table["label"].to_pylist())
         if "negatives" in roles and (labels := roles["negatives"].labels) is not None:
             batch.negatives_label = torch.from_numpy(np.asarray(labels))

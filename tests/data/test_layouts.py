@@ -28,6 +28,18 @@ def test_names_of_columns_say_what_rows_are(names: list[str], expected: dict[str
     assert layout.text_columns == [column for columns in expected.values() for column in columns]
 
 
+@pytest.mark.parametrize(
+    ("names", "grades"),
+    [
+        (["text1", "text2", "score", "label"], ("score",)),
+        (["text", "label", "score"], ("label",)),
+        (["query", "document", "label", "score"], ()),  # nobody knows what they are about
+    ],
+)
+def test_scores_and_labels_are_those_of_the_texts(names: list[str], grades: tuple[str, ...]) -> None:
+    assert row_by_row(names, 5, "faq").grades == grades
+
+
 def test_all_roles_are_in_the_row_that_is_drawn() -> None:
     roles = row_by_row(["query", "document", "negative"], 5, "faq").roles(np.array([3, 1]), key=0)
     assert set(roles) == {"query", "document", "negatives"}

@@ -18,8 +18,9 @@ def kept(table: pa.Table, **settings: Any) -> list[dict[str, Any]]:
 
 
 def column(name: str, values: list[Any], kind: Any = None) -> pa.Table:
-    """Three fine pairs with one more column."""
-    return pa.table({**PAIR, name: pa.array(values, kind)})
+    """Three fine pairs with one more column; a score and a label have the texts that they are about."""
+    about = {"score": {"text1": PAIR["query"], "text2": PAIR["document"]}, "label": {"text": PAIR["query"]}}
+    return pa.table({**PAIR, **about.get(name, {}), name: pa.array(values, kind)})
 
 
 BAD = [
@@ -81,9 +82,15 @@ def test_fine_rows_of_every_kind_stay() -> None:
     assert usable_rows(table, BadRows("faq"), finite_vectors=True) is table
 
 
+@pytest.mark.parametrize("name", ["score", "label"])
+def test_beside_a_query_and_a_document_a_score_or_a_label_may_be_anything(name: str) -> None:
+    table = pa.table({**PAIR, name: [0.5, None, 1.5]})
+    assert usable_rows(table, BadRows("faq")) is table
+
+
 def test_rows_are_counted_once_whatever_is_wrong_with_them() -> None:
     bad = BadRows("faq", "skip", 1.0)
-    table = pa.table({"query": ["", None, "c"], "document": ["", "e", "f"], "score": [None, 1.0, 2.0]})
+    table = pa.table({"text1": ["", None, "c"], "text2": ["", "e", "f"], "score": [None, 1.0, 2.0]})
     assert len(usable_rows(table, bad)) == 1
     assert bad.count == 2
 
@@ -113,7 +120,7 @@ def test_a_column_of_another_type_is_an_error_even_where_rows_are_skipped(
     name: str, values: list[Any], wanted: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"faq, row 0 .*{wanted}"):
-        kept(pa.table({**PAIR, name: values}))
+        kept(pa.table({**PAIR, "text": PAIR["query"], "text1": PAIR["query"], name: values}))
 
 
 def test_names_of_columns() -> None:
