@@ -1,5 +1,6 @@
 """From rows as they were read to rows as they are used: their names, a filter, and what becomes of bad ones."""
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -134,16 +135,16 @@ class RowRules:
         arrived: list[str] = first.column_names
         renaming = new_names(arrived, self.columns, origin)
         names = [renaming.get(name, name) for name in arrived]
-        bad = self.bad_rows(origin)
-
-        def kept(table: Any, indices: list[int]) -> Any:
-            usable = self._usable(table.rename_columns(names), bad, lambda row: row_number(indices[row]))
-            if indices and bad.count > self.max_bad_share * max(indices[-1] + 1, _ROWS_PER_BLOCK):
-                bad.finish(indices[-1] + 1)
-            return usable
-
-        kept_rows = tables.map(kept, batched=True, batch_size=1000, with_indices=True, remove_columns=arrived)
+        kept = functools.partial(self._kept_of_stream, names, self.bad_rows(origin))  # loader workers may pickle it
+        # Not remove_columns: it would remove those columns from what comes out
+        kept_rows = tables.map(kept, batched=True, batch_size=1000, with_indices=True)
         return kept_rows if self.rows is None else kept_rows.take(self.rows)
+
+    def _kept_of_stream(self, names: list[str], bad: BadRows, table: Any, indices: list[int]) -> Any:
+        usable = self._usable(table.rename_columns(names), bad, lambda row: row_number(indices[row]))
+        if indices and bad.count > self.max_bad_share * max(indices[-1] + 1, _ROWS_PER_BLOCK):
+            bad.finish(indices[-1] + 1)
+        return usable
 
     def _usable(self, table: Any, bad: BadRows, place: Place) -> Any:
         if self.filter is not None:

@@ -71,6 +71,18 @@ def test_the_first_bad_row_is_an_error_with_its_number(settings: dict[str, Any])
             load(RowRules(COLUMNS, **settings))
 
 
+@pytest.mark.parametrize("columns", [COLUMNS, {"query": "question", "answer": "document"}, {"document": "question"}])
+def test_a_stream_has_the_columns_of_the_rows(columns: dict[str, str]) -> None:
+    given = dataset()
+    if "answer" in columns:
+        given = given.add_column("text", given["question"][:])
+    if "query" not in columns:
+        given = given.rename_column("document", "query")
+    rules = RowRules(columns)
+    [table] = rules.apply_stream(given.to_iterable_dataset(), "faq").iter(batch_size=100)
+    assert table.to_pylist() == rules.apply(given, "faq").to_list()
+
+
 def test_a_bad_row_that_the_filter_leaves_out_is_no_matter() -> None:
     assert len(RowRules(COLUMNS, filter="language == 'de'").apply(dataset(6), "faq")) == 6
 
