@@ -73,6 +73,8 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
             if size < 1:
                 raise ValueError(f"Got {name} {size}; need at least 1.")
         self.train = {ONLY_SET: TrainingSet(train)} if isinstance(train, Source) else train or {}
+        if not isinstance(train, Source) and ONLY_SET in self.train:
+            raise ValueError(f"Got a data set named {ONLY_SET!r}, as a single source is called; choose another name.")
         names = {"an evaluation task": [*(val or {}), *(test or {})], "a data set": [*self.train]}
         for what, given in names.items():
             for name in given:
@@ -125,7 +127,13 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
                 "Got trainer.use_distributed_sampler=True on several processes: it would repeat rows to even out the "
                 "ranks. Set it to False; batches are divided among the processes here."
             )
-        if stage == "fit" and self._sets is None:
+        if stage == "fit":  # anew each time: another run may have other models
+            if overfit := getattr(trainer, "overfit_batches", 0):
+                raise ValueError(
+                    f"Got trainer.overfit_batches={overfit}, which would replace the order of the rows. Give the "
+                    "source a few rows instead: rows=..."
+                )
+            self._marks = {}
             self._sets = self._opened(trainer)
             self._plan = plan_mixture(self._sets, self.train, size_exponent=self.size_exponent, seed=self.seed)
         for task in self.tasks(stage).values():
@@ -161,7 +169,7 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
             trained = [mark for step, mark in marks if step < trained_batches]
             if trained:
                 streams[name] = trained[-1]
-        return {"plan": self._description(), "streams": streams}
+        return {"plan": self._description() if self._plan else None, "streams": streams}
 
     def resume_training(self, state: dict[str, Any]) -> None:
         """Take up the streams where they were.
@@ -169,6 +177,11 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
         Raises:
             ValueError: If the state is of other data; names the difference.
         """
+        if state["plan"] is None:
+            raise ValueError(
+                "The checkpoint was written without having trained, so it says nothing of the data. Start a new run "
+                "from its weights: EmbeddingModule.load_from_checkpoint."
+            )
         check_same_data(state["plan"], self._description())
         self._marks = {name: [(-1, mark)] for name, mark in state["streams"].items()}
 
@@ -179,6 +192,7 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
         return {
             "seed": self.seed,
             "distinct_texts": self.distinct_texts,
+            "teacher_roles": self.teacher_roles,
             "sets": {
                 name: {
                     "rows": planned.rows,

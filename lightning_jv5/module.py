@@ -193,7 +193,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
         self.train()
 
     def configure_callbacks(self) -> list[Callback]:
-        """Add what every run logs of its data sets, unless the run has one of its own."""
+        """Add what every run logs of its data sets."""
         return [DataSetLosses()]
 
     def on_fit_start(self) -> None:

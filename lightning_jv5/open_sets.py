@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lightning.fabric.utilities.distributed import _InfiniteBarrier
 from lightning.pytorch import Trainer
 
 from lightning_jv5.data.batches import ONLY_SET
 from lightning_jv5.data.cache import fingerprint
 from lightning_jv5.data.layouts import Layout, row_by_row
 from lightning_jv5.data.mixture import MixturePlan, PlannedSet, weights_by_size
-from lightning_jv5.data.row_checks import VECTORS_SUFFIX
+from lightning_jv5.data.row_checks import NEGATIVE_LIST, VECTORS_SUFFIX
 from lightning_jv5.data.rows import BatchReader, TrainingRows
 from lightning_jv5.data.source import Source
 from lightning_jv5.data.stream import StreamedRows
@@ -25,7 +26,7 @@ from lightning_jv5.data.training_set import (
     table_fingerprint,
 )
 from lightning_jv5.module import EmbeddingModule
-from lightning_jv5.rebuildable import Plain
+from lightning_jv5.rebuildable import Plain, describe
 
 if TYPE_CHECKING:
     import datasets
@@ -113,6 +114,14 @@ class SetOpener:
         description: dict[str, Any] = {"data": sample_fingerprint(rows, sampled)}
         missing = self._columns_without_vectors(training_set, layout, rows.column_names)
         if self.module.teacher is not None and missing and self.teacher_vectors == "precompute":
+            if NEGATIVE_LIST in missing:
+                raise ValueError(
+                    f"Got teacher_vectors 'precompute' for the lists in {NEGATIVE_LIST!r} of {origin}; need columns of "
+                    "one text each. Compute them with `python -m lightning_jv5 embed`, or set teacher_vectors to "
+                    "'online'."
+                )
+            taken = [column for column in missing if f"{column}{VECTORS_SUFFIX}" in rows.column_names]
+            rows = rows.remove_columns([f"{column}{VECTORS_SUFFIX}" for column in taken])
             self.module.teacher.to(self.trainer.strategy.root_device)
             rows = add_teacher_vectors(
                 rows,
@@ -121,7 +130,7 @@ class SetOpener:
                 origin=origin,
                 rank=self.trainer.global_rank,
                 ranks=self.trainer.world_size,
-                barrier=self.trainer.strategy.barrier,
+                barrier=_wait,
             )
             missing = []
         reader = self._reader(name, training_set, layout, missing)
@@ -148,13 +157,14 @@ class SetOpener:
         return self._opened(training_set, reader, None, description)
 
     def _once_per_machine(self, make: Callable[[], _Made]) -> _Made:
-        """Let the first process of each machine fill the cache that its others then read."""
-        made = []
-        for first in (True, False):
-            if (self.trainer.local_rank == 0) is first:
-                made.append(make())
-            self.trainer.strategy.barrier()
-        return made[0]
+        """Let the first process of each machine fill the cache that its others then read, however long that takes.
+
+        An error is raised on every process: the others meet it when they find no cache.
+        """
+        first = self.trainer.local_rank == 0
+        with _InfiniteBarrier():
+            made = make() if first else None
+        return make() if made is None else made
 
     def _tokenized(self, rows: "datasets.Dataset", reader: BatchReader, origin: str) -> "datasets.Dataset":
         rows = tokenize_columns(rows, "student", reader.student, origin=origin)
@@ -166,7 +176,7 @@ class SetOpener:
         if self.module.teacher is not None:
             roles = training_set.teacher_prompts(missing)
             teacher = {column: self.module.teacher.tokenization.column(role) for column, role in roles.items()}
-        return BatchReader(name, layout, student, teacher, self.teacher_roles)
+        return BatchReader(name, layout, student, teacher, self.teacher_roles, training_set.streaming)
 
     def _columns_without_vectors(self, training_set: TrainingSet, layout: Layout, names: Sequence[str]) -> list[str]:
         """Return the columns whose teacher vectors are wanted and not among the columns; check those that are.
@@ -174,8 +184,11 @@ class SetOpener:
         Raises:
             ValueError: If vectors are known to be another teacher's.
         """
-        columns = list(dict.fromkeys(column for role in self.teacher_roles for column in layout.columns.get(role, ())))
-        present = [column for column in columns if f"{column}{VECTORS_SUFFIX}" in names]
+        wanted = [layout.columns[role] for role in self.teacher_roles if role in layout.columns]
+        columns = list(dict.fromkeys(column for group in wanted for column in group))
+        # The vectors of a role are read together: with one column's missing, the others' do not help
+        whole = [group for group in wanted if all(f"{column}{VECTORS_SUFFIX}" in names for column in group)]
+        present = list(dict.fromkeys(column for group in whole for column in group))
         if self.module.teacher is not None and present:
             prompts = training_set.teacher_prompts(present)
             roles = {f"{column}{VECTORS_SUFFIX}": role for column, role in prompts.items()}
@@ -192,7 +205,15 @@ class SetOpener:
         columns: Plain = {role: list(names) for role, names in reader.layout.columns.items()}
         tokens: Plain = {column: tokenization.fingerprint for column, tokenization in reader.student.items()}
         description["texts"] = fingerprint(columns, tokens)  # what decides the student's tokens
+        if training_set.tuples is not None:
+            description["tuples"] = describe(training_set.tuples)
         return OpenedSet(training_set, training_set.batch_size or self.batch_size, reader, rows, description)
+
+
+def _wait() -> None:
+    """Wait for all processes, also for longer than the strategy's barriers would."""
+    with _InfiniteBarrier():
+        pass
 
 
 def _origin(name: str, source: Source) -> str:

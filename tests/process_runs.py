@@ -132,12 +132,12 @@ def _with_environment(environment: dict[str, str], target: Callable[..., None], 
     target(*arguments)
 
 
-def mixed_sets() -> dict[str, TrainingSet]:
+def mixed_sets(negatives: int) -> dict[str, TrainingSet]:
     """A set in any order, a stream, and tuples of labels, each with its own batch size and length."""
     return {
         "pairs": TrainingSet(TinyVectors(20), weight=2, max_length=6),
         "stream": TrainingSet(TinyVectors(14), weight=2, batch_size=2, streaming=True, shuffle_rows=4),
-        "topics": TrainingSet(TinyLabelled(), weight=1, tuples=LabelTuples(negatives=2)),
+        "topics": TrainingSet(TinyLabelled(), weight=1, tuples=LabelTuples(negatives)),
     }
 
 
@@ -163,6 +163,7 @@ def resumable_run(
     mixture: bool = False,
     lora: bool = False,
     batch_size: int = 4,
+    negatives: int = 2,
     start: str = "fork",
 ) -> None:
     """Two epochs of five batches (a mixture: of nine), with dropout, a schedule, and a checkpoint after every step."""
@@ -177,7 +178,7 @@ def resumable_run(
     module = tiny_module(own, dropout=0.0 if lora else 0.2, scheduler=WarmupCosine, seed=5, objective=objective)
     if lora:
         module = with_lora(module)
-    train: Any = mixed_sets() if mixture else TinyVectors(20)
+    train: Any = mixed_sets(negatives) if mixture else TinyVectors(20)
     data = tiny_data(
         train=train, num_workers=workers, val={}, batch_size=batch_size, steps_per_epoch=9 if mixture else None
     )

@@ -96,7 +96,7 @@ def test_a_chunk_without_texts_changes_no_embedding_and_no_gradient(
     student = tiny_student(tmp_path, config=tiny_config(family), recompute=recompute)
     passes: list[tuple[int, ...]] = []
     student.backbone.register_forward_pre_hook(
-        lambda _, __, kwargs: passes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+        lambda _, __, kwargs: passes.append(tuple(kwargs["inputs_embeds"].shape[:2])), with_kwargs=True
     )
     texts = student.tokenization.ragged(tiny_texts(5, seed=0), "query")
     for empty in (0, 2):

@@ -20,6 +20,7 @@ from tests.tiny_data import (
     quiet_trainer,
     tiny_data,
     tiny_module,
+    tiny_student,
     tiny_teacher,
     tiny_texts,
 )
@@ -268,3 +269,61 @@ def test_vectors_of_another_teacher_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"column 'query_teacher' do not fit the teacher of the config.*prompt"):
         run(other)
     assert set(run(other, roles={"query": "document"}).teacher_vectors) == {"query", "document"}
+    globbed = TrainingSet(LocalFiles(f"{embedded}/*.parquet"))
+    module = tiny_module(tmp_path, objective=EmbeddingDistillation(Projection(32, TEACHER_DIM)), teacher=other)
+    with pytest.raises(ValueError, match="do not fit the teacher of the config"):
+        fit(tmp_path, {"pairs": globbed}, 1, module)
+
+
+class TinyHalfVectors(TinyNegativeColumns):
+    def load(self) -> Dataset:
+        rows = super().load().add_column("negative_teacher", [[0.0] * TEACHER_DIM] * self.rows)
+        rows._fingerprint = fingerprint("tiny half vectors", self.rows)
+        return rows
+
+
+def test_vectors_of_some_columns_of_a_role_do_not_do(tmp_path: Path) -> None:
+    from lightning_jv5.losses import EmbeddingDistillation
+    from lightning_jv5.models import Projection
+
+    loss = EmbeddingDistillation(Projection(32, TEACHER_DIM))
+    for vectors in ("online", "precompute"):
+        module = tiny_module(tmp_path, objective=loss, teacher=tiny_teacher(tmp_path))
+        settings: Any = {"teacher_roles": ["query", "document", "negatives"], "teacher_vectors": vectors}
+        batch = fit(tmp_path, {"pairs": TrainingSet(TinyHalfVectors())}, 1, module, **settings).seen[0]
+        found = batch.teacher_texts if vectors == "online" else batch.teacher_vectors
+        assert len(found["negatives"]) == len(batch.texts["negatives"])
+        if vectors == "precompute":
+            assert batch.teacher_vectors["negatives"].float().norm(dim=1).min() > 0.9
+
+
+def test_vectors_of_lists_are_not_precomputed_here(tmp_path: Path) -> None:
+    module = tiny_module(tmp_path, teacher=tiny_teacher(tmp_path))
+    settings: Any = {"teacher_roles": ["negatives"], "teacher_vectors": "precompute"}
+    with pytest.raises(ValueError, match="for the lists in 'negatives' of pairs; need columns of one text each"):
+        fit(tmp_path, {"pairs": TrainingSet(TinyTriplets())}, module=module, **settings)
+
+
+def test_a_second_run_with_one_data_module_begins_anew_with_its_own_models(tmp_path: Path) -> None:
+    train = {"stream": TrainingSet(TinyPairs(), streaming=True, weight=1), "pairs": TrainingSet(TinyPairs(), weight=1)}
+    data = tiny_data(train=train)
+    seen = []
+    for limit in (5, 5, 4):
+        batches = Batches()
+        module = tiny_module(tmp_path, objective=InfoNCE(), student=tiny_student(tmp_path, max_length=limit))
+        trainer = quiet_trainer(tmp_path, max_steps=6, limit_val_batches=0, callbacks=[batches])
+        trainer.fit(module, data)
+        seen.append([batch.texts["query"].token_ids.tolist() for batch in batches.seen])
+        assert max(int(batch.texts["query"].lengths.max()) for batch in batches.seen) == limit
+    assert seen[0] == seen[1] != seen[2]
+
+
+def test_overfitting_by_lightnings_own_means_is_refused(tmp_path: Path) -> None:
+    trainer = quiet_trainer(tmp_path, max_steps=1, limit_val_batches=0, overfit_batches=1)
+    with pytest.raises(ValueError, match=r"overfit_batches=1, which would replace the order"):
+        trainer.fit(tiny_module(tmp_path), tiny_data())
+
+
+def test_a_set_is_not_called_as_a_single_source_is() -> None:
+    with pytest.raises(ValueError, match="Got a data set named 'train', as a single source is called"):
+        tiny_data(train={"train": TrainingSet(TinyPairs())})

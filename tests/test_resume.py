@@ -110,6 +110,12 @@ def test_other_data_are_refused_with_the_difference_named(tmp_path: Path) -> Non
     assert "trained on other data: batch_size of the data set 'train' was 4 and is 5" in message
 
 
+def test_other_tuples_are_other_data(tmp_path: Path) -> None:
+    assert run(tmp_path, kill_before=3, mixture=True) == -signal.SIGKILL
+    assert run(tmp_path, resume=True, mixture=True, negatives=1) == 0
+    assert "tuples of the data set 'topics' was" in (tmp_path / "error.txt").read_text()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

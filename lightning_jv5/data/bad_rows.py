@@ -5,6 +5,7 @@ from typing import Literal
 
 OnBadRow = Literal["error", "skip"]
 
+_FEW_ROWS = 1000
 _log = logging.getLogger(__name__)
 
 
@@ -32,7 +33,7 @@ class BadRows:
         if not 0 <= max_bad_share <= 1:
             raise ValueError(f"Got max_bad_share {max_bad_share}; need a share of the rows, between 0 and 1.")
         self.origin, self.on_bad_row, self.max_bad_share = origin, on_bad_row, max_bad_share
-        self.count = 0
+        self.count = self._said = 0
         self._first = ""
 
     def report(self, place: str, what: str, remedy: str, count: int = 1) -> None:
@@ -53,6 +54,21 @@ class BadRows:
         self._first = self._first or f"{message} {remedy}"
         self.count += count
 
+    def so_far(self, rows: int) -> None:
+        """Say what has been skipped of a stream, whose end nobody knows: the first time, and each time it has doubled.
+
+        Args:
+            rows: How many rows there have been.
+
+        Raises:
+            ValueError: If too many were skipped; of less than 1,000 rows, as many as of 1,000 are allowed.
+        """
+        if self.count > self.max_bad_share * max(rows, _FEW_ROWS):
+            self.finish(rows)
+        elif self.count and self.count >= 2 * self._said:
+            self._said = self.count
+            self._log(rows)
+
     def finish(self, rows: int) -> int:
         """Say what was skipped.
 
@@ -67,12 +83,16 @@ class BadRows:
         """
         if not self.count:
             return 0
-        share = self.count / max(rows, 1)
-        counted = f"{self.count} of {rows} rows ({share:.2%})"
-        if share > self.max_bad_share:
+        if self.count / max(rows, 1) > self.max_bad_share:
             raise ValueError(
-                f"{self.origin}: {counted} cannot be used; max_bad_share allows {self.max_bad_share:.2%}. The first: "
+                f"{self.origin}: {self._counted(rows)} cannot be used; max_bad_share allows {self.max_bad_share:.2%}. The first: "
                 f"{self._first} Correct the data or the columns, or raise max_bad_share."
             )
-        _log.warning("%s: skipped %s. The first: %s", self.origin, counted, self._first)
+        self._log(rows)
         return self.count
+
+    def _log(self, rows: int) -> None:
+        _log.warning("%s: skipped %s. The first: %s", self.origin, self._counted(rows), self._first)
+
+    def _counted(self, rows: int) -> str:
+        return f"{self.count} of {rows} rows ({self.count / max(rows, 1):.2%})"

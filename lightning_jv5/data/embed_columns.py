@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from lightning_jv5.data.joined_ranks import joined_ranks
 from lightning_jv5.data.recent_vectors import RecentVectors
 from lightning_jv5.data.roles import PROMPT_ROLES, check_role
-from lightning_jv5.data.row_checks import text_columns
+from lightning_jv5.data.row_checks import negative_columns, text_columns
 from lightning_jv5.data.source import Source, did_you_mean
 from lightning_jv5.data.vector_columns import PRECISIONS, SCALE, Precision, StoredVectors, arrow_columns, store
 from lightning_jv5.data.vector_manifest import (
@@ -395,6 +395,8 @@ def _texts(table: "pa.Table", column: str, first_row: int) -> tuple[list[str], l
     flat = array
     if nested and not array.null_count:
         rows, flat = pc.list_parent_indices(array), array.flatten()
+    if negative_columns([column]):
+        flat = pc.fill_null(flat, "")  # of a row with fewer negatives than others: its vector is never read
     if flat.null_count:
         at = pc.index(pc.is_null(flat), True).as_py()
         raise ValueError(

@@ -79,8 +79,15 @@ class LocalFiles(Source):
                 empty, or there are fewer rows than asked for.
         """
         files, kind = self._files()
-        dataset = _read(files, kind, self.rules.bad_rows(self.origin))
-        return self.rules.apply(dataset, self.origin, place=functools.partial(_place, files, kind))
+        try:
+            dataset = _read(files, kind)
+        except ValueError:
+            mended = _mended(files, self.rules.bad_rows(self.origin)) if kind == "jsonl" else None
+            if mended is None:
+                raise
+            dataset = _read(mended, kind)
+            return self.rules.apply(dataset, self.origin, place=functools.partial(_place, files, mended, kind))
+        return self.rules.apply(dataset, self.origin, place=functools.partial(_place, files, files, kind))
 
     def stream(self) -> "datasets.IterableDataset":
         """Return the rows as they are read, without converting the files first.
@@ -93,6 +100,8 @@ class LocalFiles(Source):
         files, kind = self._files()
         if kind == "arrow":
             return self.rules.apply_stream(_read(files, kind).to_iterable_dataset(), self.origin)
+        if kind == "jsonl" and self.rules.skips:  # broken lines break the reader; what is whole is copied
+            files = _mended(files, self.rules.bad_rows(self.origin)) or files
         stream = load_dataset(_READERS.get(kind, kind), data_files=_escaped(files), split="train", streaming=True)
         return self.rules.apply_stream(stream, self.origin)
 
@@ -102,9 +111,8 @@ class LocalFiles(Source):
         Raises:
             ValueError: If there are such; names what differs.
         """
-        for path in self.paths:
-            folder = Path(path).expanduser()
-            manifest = read_manifest(folder) if folder.is_dir() else None
+        for folder in dict.fromkeys(file.parent for file in self._files()[0]):
+            manifest = read_manifest(folder)
             for column, role in columns.items():
                 theirs = self.rules.columns.get(column, column)
                 if manifest is not None and theirs in manifest.columns:
@@ -176,19 +184,19 @@ def _escaped(files: list[Path]) -> list[str]:
     return [glob.escape(str(file.resolve())) for file in files]
 
 
-def _place(files: list[Path], kind: Format, row: int) -> str:
-    """Name the file and the row in it, for a row of all files together."""
+def _place(files: list[Path], read: list[Path], kind: Format, row: int) -> str:
+    """Name the file and the row in it, for a row of all files together; of mended ones, the row among whole lines."""
     if len(files) == 1:
         return row_number(row)
-    for file in files[:-1]:
-        rows = len(_read([file], kind))
+    for file, copy in zip(files[:-1], read, strict=False):
+        rows = len(_read([copy], kind))
         if row < rows:
             return f"{file.name}, {row_number(row)}"
         row -= rows
     return f"{files[-1].name}, {row_number(row)}"
 
 
-def _read(files: list[Path], kind: Format, bad: BadRows | None = None) -> "datasets.Dataset":
+def _read(files: list[Path], kind: Format) -> "datasets.Dataset":
     from datasets import Dataset, concatenate_datasets, load_dataset
     from datasets.exceptions import DatasetGenerationError
 
@@ -205,8 +213,6 @@ def _read(files: list[Path], kind: Format, bad: BadRows | None = None) -> "datas
             cache_dir=str(cache_folder() / "files"),
         )
     except (DatasetGenerationError, ValueError, OSError) as error:
-        if kind == "jsonl" and bad is not None and (mended := _mended(files, bad)) is not None:
-            return _read(mended, kind)
         cause = error.__cause__ or error
         raise ValueError(
             f"Cannot read {', '.join(map(str, files))} as {kind}: {cause}. Check that every file is {kind} with the "
@@ -227,11 +233,11 @@ def _mended(files: list[Path], bad: BadRows) -> list[Path] | None:
     """
     folder = cache_folder() / "mended" / fingerprint("mended", _stats(files), bad.max_bad_share)
     copies = [folder / f"{number}.jsonl" for number in range(len(files))]
-    if folder.is_dir():
-        return copies
     lines = sum(1 for file in files for _ in _whole_lines(file, bad))
     if not bad.finish(lines + bad.count):
         return None
+    if folder.is_dir():
+        return copies
     with atomic_folder(folder) as building:
         for file, copy in zip(files, copies, strict=True):
             with (building / copy.name).open("wb") as mended:

@@ -23,6 +23,7 @@ MultiLabel = Literal["first", "rarest", "each"]
 
 _FORMAT = 1  # raise it whenever the index would be another
 _ROWS_PER_BLOCK = 100_000
+_SURPLUS = 4  # times the negatives that are drawn where some may turn out to carry the anchor's label too
 _log = logging.getLogger(__name__)
 
 
@@ -76,7 +77,7 @@ class LabelTuples(Rebuildable):
                 )
         index = label_index(rows, origin, self.multi_label)
         usable = self._usable(index, origin)
-        return TupleLayout(index, usable, self.negatives)
+        return TupleLayout(index, usable, self.negatives, overlapping=self.multi_label == "each")
 
     def _usable(self, index: "LabelIndex", origin: str) -> int:
         """Return how many entries, from the first, can be anchors."""
@@ -96,9 +97,10 @@ class LabelTuples(Rebuildable):
                 f"{origin}: {single} of {classes} labels have a single row, such as {first!r} (row {row}); an anchor "
                 "needs a positive of its label."
             )
-            if self.unusable == "error" or single == classes:
+            if self.unusable == "error":
                 raise ValueError(f"{wrong} Add rows, or leave such labels out with unusable: leave_out.")
-            _log.warning("%s They are left out as anchors.", wrong)
+            whole = " With them, the set." if single == classes else ""
+            _log.warning("%s They are left out as anchors.%s", wrong, whole)
         return int(index.bounds[classes - single])
 
 
@@ -124,10 +126,11 @@ class TupleLayout(Layout):
         index: The rows of each label.
         size: How many of the index's entries, from the first, can be anchors.
         negatives: Negatives of each anchor.
+        overlapping: Whether a row may be in the index under several labels.
     """
 
-    def __init__(self, index: LabelIndex, size: int, negatives: int) -> None:
-        self.index, self.size, self.negatives = index, size, negatives
+    def __init__(self, index: LabelIndex, size: int, negatives: int, *, overlapping: bool = False) -> None:
+        self.index, self.size, self.negatives, self.overlapping = index, size, negatives, overlapping
         self.grades = ("label",)
         self.columns = dict.fromkeys(("query", "document", "negatives"), ("text",))
 
@@ -142,10 +145,13 @@ class TupleLayout(Layout):
         positive += positive >= numbers
         # any of the entries of other labels: those before the label, and those after it
         others = bounds[-1] - size
-        place = np.arange(self.negatives)
+        place = np.arange(self.negatives * (_SURPLUS if self.overlapping else 1))
         there = place < others[:, None]
         drawn = permuted(np.where(there, place, 0), others[:, None], keys_at(key ^ 1, numbers)[:, None])
         drawn = drawn + np.where(drawn >= start[:, None], size[:, None], 0)
+        if self.overlapping:
+            there &= self._others_rows(drawn, start, start + size)
+            there &= there.cumsum(axis=1) <= self.negatives
         negative = drawn[there]
         return {
             "query": RoleRows(rows[numbers], labels=label),
@@ -156,6 +162,17 @@ class TupleLayout(Layout):
                 labels=np.searchsorted(bounds, negative, side="right") - 1,
             ),
         }
+
+    def _others_rows(self, drawn: NDArray[np.int64], start: Any, stop: Any) -> NDArray[np.bool_]:
+        """Return which entries are rows that do not carry the anchor's label too, each row once."""
+        rows = self.index.rows[drawn]
+        fine = np.zeros(drawn.shape, dtype=bool)
+        for anchor, (first, last) in enumerate(zip(start.tolist(), stop.tolist(), strict=True)):
+            own = self.index.rows[first:last]  # ascending
+            place = np.searchsorted(own, rows[anchor]).clip(max=len(own) - 1)
+            fine[anchor, np.unique(rows[anchor], return_index=True)[1]] = True
+            fine[anchor] &= own[place] != rows[anchor]
+        return fine
 
 
 def label_index(rows: "datasets.Dataset", origin: str, multi_label: MultiLabel | None = None) -> LabelIndex:

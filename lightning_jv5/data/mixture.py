@@ -73,11 +73,11 @@ class MixturePlan:
                     f"Got a batch size of {planned.batch_size} for the data set {name!r} of {planned.rows} rows; need "
                     f"between 1 and {planned.rows}. Lower its batch_size, or give it more rows."
                 )
-        weights = np.array([planned.weight for planned in sets.values()], dtype=np.float64)
+        self._names = sorted(sets)  # in which order they are written down must not matter
+        weights = np.array([sets[name].weight for name in self._names], dtype=np.float64)
         if not weights.sum() > 0:
             raise ValueError(f"Got weights of zero for all data sets ({', '.join(sets)}); raise at least one.")
         self.sets, self.seed = dict(sets), seed
-        self._names = list(sets)
         self._bounds = np.cumsum(weights / weights.sum())
         self._bounds[np.flatnonzero(weights)[-1] :] = 1.0  # rounding must not leave a number above the last bound
         self._draw_key = key("draws", seed)
@@ -123,8 +123,9 @@ class MixturePlan:
         return permuted(positions, planned.rows, key("rows", self.seed, draw.dataset, epoch, again))
 
     def batches(self) -> int | None:
-        """Return how many batches all sets have together; None if one of them is a stream."""
-        counts = [planned.rows and planned.rows // planned.batch_size for planned in self.sets.values()]
+        """Return how many batches all sets that are drawn have together; None if one of them is a stream."""
+        drawn = [planned for planned in self.sets.values() if planned.weight]
+        counts = [planned.rows and planned.rows // planned.batch_size for planned in drawn]
         return None if None in counts else sum(count for count in counts if count is not None)
 
     def _planned(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -116,7 +116,7 @@ def _about_texts(column: str, array: Any, *, optional: bool, where: _Where) -> I
     rows = len(array)
     parents = np.arange(rows)
     if column == NEGATIVE_LIST:
-        if not _is_list(array.type):
+        if not is_list(array.type):
             raise _wrong_type(
                 column, array, "a list of texts; name columns of one text each negative, negative_2", where
             )
@@ -167,7 +167,7 @@ def _about_labels(array: Any, where: _Where) -> _Complaint:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    values = array.type.value_type if _is_list(array.type) else array.type
+    values = array.type.value_type if is_list(array.type) else array.type
     known = (
         *(pa.types.is_integer, pa.types.is_boolean, pa.types.is_null),
         *(pa.types.is_string, pa.types.is_large_string),
@@ -175,7 +175,7 @@ def _about_labels(array: Any, where: _Where) -> _Complaint:
     if not any(is_known(values) for is_known in known):
         raise _wrong_type("label", array, "a whole number or a string, or a list of them", where)
     missing = _numpy(array.is_null())
-    if _is_list(array.type):
+    if is_list(array.type):
         missing = missing | _numpy(pc.fill_null(pc.equal(pc.list_value_length(array), 0), True))
     return _Complaint("label", missing, "holds {value}; the label is missing", "Fill it in.")
 
@@ -185,9 +185,9 @@ def _about_vectors(column: str, array: Any, finite: bool, where: _Where) -> Iter
     import pyarrow.compute as pc
 
     rows, parents = len(array), np.arange(len(array))
-    if not _is_list(array.type):
+    if not is_list(array.type):
         raise _wrong_type(column, array, "a vector, a list of numbers; give such a column another name", where)
-    if _is_list(array.type.value_type):  # a list of vectors: one for each of a row's negatives
+    if is_list(array.type.value_type):  # a list of vectors: one for each of a row's negatives
         parents, array = _numpy(pc.list_parent_indices(array)), pc.list_flatten(array)
     wrong = _numpy(array.is_null())
     if pa.types.is_fixed_size_list(array.type):
@@ -229,7 +229,8 @@ def _is_json(kind: Any) -> bool:
     return str(kind).startswith("extension<arrow.json")
 
 
-def _is_list(kind: Any) -> bool:
+def is_list(kind: Any) -> bool:
+    """Return whether an Arrow type is a list, of any kind."""
     import pyarrow as pa
 
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,7 @@ class RowRules:
             wanted = f"the filter {self.filter.expression!r}" if self.filter else "the checks"
             raise ValueError(f"{origin}: none of {len(dataset)} rows passes {wanted}. Correct it or the data.")
         checked.parent.mkdir(parents=True, exist_ok=True)
-        temporary = checked.with_suffix(f".{fingerprint(str(id(bad)))}")
+        temporary = checked.with_suffix(f".{uuid.uuid4().hex}")
         temporary.write_text(json.dumps({"kept": kept, "skipped": bad.count}))
         temporary.replace(checked)
 
@@ -142,8 +143,8 @@ class RowRules:
 
     def _kept_of_stream(self, names: list[str], bad: BadRows, table: Any, indices: list[int]) -> Any:
         usable = self._usable(table.rename_columns(names), bad, lambda row: row_number(indices[row]))
-        if indices and bad.count > self.max_bad_share * max(indices[-1] + 1, _ROWS_PER_BLOCK):
-            bad.finish(indices[-1] + 1)
+        if indices:
+            bad.so_far(indices[-1] + 1)
         return usable
 
     def _usable(self, table: Any, bad: BadRows, place: Place) -> Any:

@@ -16,7 +16,7 @@ from lightning_jv5.data.batches import EvaluationBatch, RaggedTexts, TextBatch
 from lightning_jv5.data.keyed import key
 from lightning_jv5.data.layouts import Layout, RoleRows
 from lightning_jv5.data.mixture import Draw, MixturePlan
-from lightning_jv5.data.row_checks import VECTORS_SUFFIX, Place
+from lightning_jv5.data.row_checks import VECTORS_SUFFIX, Place, is_list
 from lightning_jv5.data.tokenized import ColumnTokenizationLike, cut_column, ids_column
 from lightning_jv5.data.vector_columns import vectors
 
@@ -39,6 +39,7 @@ class BatchReader:
         student: How the student tokenises each column of texts, where its token ids are not among the columns.
         teacher: How the online teacher does.
         teacher_roles: The roles that the teacher embeds, from vectors in the rows or online.
+        streamed: Whether rows are numbered within a batch only.
     """
 
     name: str
@@ -46,6 +47,7 @@ class BatchReader:
     student: Mapping[str, ColumnTokenizationLike]
     teacher: Mapping[str, ColumnTokenizationLike]
     teacher_roles: Sequence[str] = ("query", "document")
+    streamed: bool = False
 
     def read(self, tables: Mapping[str, "pa.Table"], roles: Mapping[str, RoleRows], draw: Draw) -> TextBatch:
         """Return a batch.
@@ -74,7 +76,8 @@ class BatchReader:
         return batch
 
     def _place(self, role: RoleRows, draw: Draw, row: int) -> str:
-        return f"The data set {self.name!r}, row {role.rows[row]} of its batch {draw.batch}"
+        where = f"row {role.rows[row]} of batch {draw.batch}" if self.streamed else f"row {role.rows[row]}"
+        return f"The data set {self.name!r}, {where}"
 
     def _add_grades(self, batch: TextBatch, table: Any, roles: Mapping[str, RoleRows]) -> None:
         if "score" in self.layout.grades:
@@ -192,37 +195,56 @@ class EvaluationRows(Dataset[EvaluationBatch]):
         return EvaluationBatch(RaggedTexts.from_lists(token_ids), places, self.task, self.role)
 
 
-def _elements(table: Any, columns: Sequence[str], suffix: str) -> tuple[Any, NDArray[np.int64]]:
-    """Return what columns hold for each text, row by row, and how many texts each row has.
+def _ragged(
+    table: Any, columns: Sequence[str], name: str, tokenizations: Mapping[str, ColumnTokenizationLike]
+) -> tuple[RaggedTexts, NDArray[np.int64], int]:
+    """Return tokens, how many texts each row has, and how many were cut.
 
     One column has a text in each row, or a list of them. Of several, a row has a text in some.
     """
     import pyarrow as pa
 
-    arrays = [table[f"{column}{suffix}"].combine_chunks() for column in columns]
-    if _is_list(table[columns[0]].type):
-        [lists] = arrays
-        return lists.flatten(), lists.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
-    present = [table[column].combine_chunks().is_valid().to_numpy(zero_copy_only=False) for column in columns]
-    counts: NDArray[np.int64] = np.asarray(np.sum(present, axis=0, dtype=np.int64))
-    if len(columns) == 1 and counts.all():
-        return arrays[0], counts
-    there = np.stack(present, axis=1)  # (rows, columns)
-    place = np.arange(len(columns)) * len(table) + np.arange(len(table))[:, None]
-    return pa.concat_arrays(arrays).take(pa.array(place[there])), counts
-
-
-def _ragged(
-    table: Any, columns: Sequence[str], name: str, tokenizations: Mapping[str, ColumnTokenizationLike]
-) -> tuple[RaggedTexts, NDArray[np.int64], int]:
-    """Return tokens, how many texts each row has, and how many were cut."""
-    if all(ids_column(column, name) in table.column_names for column in columns):
-        lists, counts = _elements(table, columns, ids_column("", name))
+    first = table[columns[0]]
+    lengths = _lengths(first) if is_list(first.type) else None
+    cached = all(ids_column(column, name) in table.column_names for column in columns)
+    if cached:
         cut = sum(int(table[cut_column(column, name)].to_numpy().sum()) for column in columns)
-        return _from_arrow(lists), counts, cut
-    texts, counts = _elements(table, columns, "")
-    tokenized = tokenizations[columns[0]](texts.to_pylist())
-    return RaggedTexts.from_lists(tokenized.ids), counts, sum(tokenized.cut)
+    if lengths is not None:
+        [column] = columns
+        if cached:
+            return _from_arrow(table[ids_column(column, name)].combine_chunks().flatten()), lengths, cut
+        tokenized = tokenizations[column](first.combine_chunks().flatten().to_pylist())
+        return RaggedTexts.from_lists(tokenized.ids), lengths, sum(tokenized.cut)
+    places = _places(table, columns)
+    order = np.argsort(np.concatenate(places))
+    counts = np.bincount(np.concatenate(places) // len(columns), minlength=len(table))
+    present = [place // len(columns) for place in places]
+    if cached:
+        lists = [
+            table[ids_column(column, name)].combine_chunks().take(pa.array(rows))
+            for column, rows in zip(columns, present, strict=True)
+        ]
+        return _from_arrow(pa.concat_arrays(lists).take(pa.array(order))), counts, cut
+    parts = [
+        tokenizations[column](table[column].take(pa.array(rows)).to_pylist())
+        for column, rows in zip(columns, present, strict=True)
+        if len(rows)
+    ]
+    ids = [tokens for part in parts for tokens in part.ids]
+    return RaggedTexts.from_lists([ids[row] for row in order.tolist()]), counts, sum(sum(part.cut) for part in parts)
+
+
+def _places(table: Any, columns: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Return, for each column, where its texts stand among all, row by row: row times columns plus column."""
+    valid = [table[column].combine_chunks().is_valid().to_numpy(zero_copy_only=False) for column in columns]
+    return [np.flatnonzero(present) * len(columns) + number for number, present in enumerate(valid)]
+
+
+def _lengths(lists: Any) -> NDArray[np.int64]:
+    """Return the length of each list of a column, of any kind of list."""
+    import pyarrow.compute as pc
+
+    return np.asarray(pc.list_value_length(lists).to_numpy(), dtype=np.int64)
 
 
 def _from_arrow(lists: Any) -> RaggedTexts:
@@ -236,14 +258,13 @@ def _vectors(table: Any, columns: Sequence[str], place: Place) -> Tensor:
     """Return the vector of each text, row by row."""
     if len(columns) == 1 and not table[columns[0]].null_count:
         return vectors(table, f"{columns[0]}{VECTORS_SUFFIX}", place)
-    parts, order = [], []
-    for number, column in enumerate(columns):
-        present = np.flatnonzero(table[column].combine_chunks().is_valid().to_numpy(zero_copy_only=False))
-        if len(present):
-            name_row = partial(_place_of, place, present)
-            parts.append(vectors(table.take(present), f"{column}{VECTORS_SUFFIX}", name_row))
-            order.append(present * len(columns) + number)
-    return torch.cat(parts)[torch.from_numpy(np.concatenate(order)).argsort()]
+    places = _places(table, columns)
+    parts = []
+    for column, found in zip(columns, places, strict=True):
+        rows = found // len(columns)
+        if len(rows):
+            parts.append(vectors(table.take(rows), f"{column}{VECTORS_SUFFIX}", partial(_place_of, place, rows)))
+    return torch.cat(parts)[torch.from_numpy(np.concatenate(places)).argsort()]
 
 
 def _place_of(place: Place, rows: NDArray[np.int64], row: int) -> str:
@@ -259,9 +280,3 @@ def _labels(values: Sequence[Any]) -> Tensor:
         for value in values
     ]
     return torch.tensor(numbers, dtype=torch.int64)
-
-
-def _is_list(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))

@@ -133,6 +133,17 @@ def test_a_bad_row_of_several_files_names_the_file(tmp_path: Path) -> None:
         LocalFiles(str(tmp_path / "*.jsonl")).load()
 
 
+def test_a_broken_line_and_an_empty_text_in_two_files_are_both_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": "b"\n')
+    write_lines(tmp_path / "b.jsonl", [{"text": ""}, {"text": "c"}])
+    source = LocalFiles(str(tmp_path / "*.jsonl"), on_bad_row="skip", max_bad_share=0.5)
+    assert source.load()["text"][:] == ["a", "c"]
+    assert "a.jsonl:2: broken JSON" in caplog.text
+    assert "b.jsonl, row 0 (the first is 0)" in caplog.text
+
+
 def test_a_number_among_texts_names_its_row_or_is_skipped(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", [{"text": "a"}, {"text": 5}, {"text": 'b " c'}])
     with pytest.raises(ValueError, match=r"row 1 .*'text' holds .*5.*, which is no text"):
@@ -149,5 +160,8 @@ def test_broken_lines_can_be_skipped(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert source.load()._fingerprint == source.load()._fingerprint
     assert "skipped 2 of 4 rows (50.00%). The first: " in caplog.text
     assert "broken.jsonl:2: broken JSON" in caplog.text
+    assert [table["text"].to_pylist() for table in source.stream().iter(batch_size=5)] == [["a", "c"]]
+    with pytest.raises(ValueError, match=r"broken\.jsonl:2: broken JSON"):  # what was mended for another is not used
+        LocalFiles(str(path), max_bad_share=0.5).load()
     with pytest.raises(ValueError, match=r"2 of 4 rows \(50.00%\) cannot be used; max_bad_share allows 1.00%"):
         LocalFiles(str(path), on_bad_row="skip").load()

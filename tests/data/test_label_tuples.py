@@ -139,9 +139,30 @@ def test_a_set_of_a_single_label_is_an_error_or_left_out(caplog: pytest.LogCaptu
     assert "The set is left out" in caplog.text
 
 
-def test_a_set_of_nothing_but_single_rows_is_an_error() -> None:
+def test_a_set_of_nothing_but_single_rows_is_an_error_or_left_out(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ValueError, match="x: 3 of 3 labels have a single row"):
-        LabelTuples(unusable="leave_out").layout(labelled(["a", "b", "c"]), "x")
+        LabelTuples().layout(labelled(["a", "b", "c"]), "x")
+    assert LabelTuples(unusable="leave_out").layout(labelled(["a", "b", "c"]), "x").size == 0
+    assert "With them, the set" in caplog.text
+
+
+def test_of_rows_of_several_labels_none_that_shares_the_anchors_is_a_negative() -> None:
+    labels = [["a", "b"], ["a"], ["b", "c"], ["c"], ["a", "c"], ["b"], ["d"], ["d", "a"], ["e"], ["e"]]
+    layout = LabelTuples(negatives=3, multi_label="each").layout(labelled(labels), "x")
+    found = set()
+    for key in range(40):
+        roles = layout.roles(np.arange(layout.size), key)
+        counts, own = roles["negatives"].counts, roles["query"].labels
+        assert counts is not None
+        assert own is not None
+        ends = np.cumsum(counts)
+        for anchor, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+            rows = roles["negatives"].rows[start:end].tolist()
+            label = layout.index.labels[own[anchor]]
+            assert len(set(rows)) == len(rows) > 0
+            assert not [row for row in rows if label in labels[row]]
+            found.add(len(rows))
+    assert max(found) == 3
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,12 @@ def test_seed_name_and_substitute_change_the_rows() -> None:
     assert plan().rows(draw).tolist() == plan().rows(draw).tolist()
 
 
+def test_the_order_in_which_sets_are_named_does_not_matter() -> None:
+    sets = {"a": PlannedSet(10, 2), "b": PlannedSet(8, 2, 2.0), "c": PlannedSet(8, 2)}
+    forward, backward = MixturePlan(sets, 0), MixturePlan(dict(reversed(sets.items())), 0)
+    assert [forward.draw(step) for step in range(50)] == [backward.draw(step) for step in range(50)]
+
+
 def test_another_seed_draws_other_sets() -> None:
     assert [plan(0).draw(step).dataset for step in range(30)] != [plan(1).draw(step).dataset for step in range(30)]
 
@@ -79,6 +85,10 @@ def test_another_seed_draws_other_sets() -> None:
 def test_the_batches_of_all_sets_are_counted_unless_one_has_no_end() -> None:
     assert MixturePlan({"a": PlannedSet(10, 3), "b": PlannedSet(8, 4)}, 0).batches() == 5
     assert plan().batches() is None
+
+
+def test_an_epoch_has_no_batches_of_a_set_that_is_never_drawn() -> None:
+    assert MixturePlan({"a": PlannedSet(10, 2, 0.0), "b": PlannedSet(8, 2)}, 0).batches() == 4
 
 
 def test_memory_does_not_grow_with_the_rows() -> None:

@@ -91,8 +91,13 @@ def test_too_many_bad_rows_are_an_error() -> None:
     rules = RowRules(COLUMNS, on_bad_row="skip", max_bad_share=0.2)
     with pytest.raises(ValueError, match=r"faq: 3 of 12 rows \(25.00%\) cannot be used; max_bad_share allows 20.00%"):
         rules.apply(dataset(1, 6, 7), "faq")
-    with pytest.raises(ValueError, match=r"cannot be used; max_bad_share allows 20.00%"):
-        streamed(rules, 1, 6, 7)
+
+
+def test_what_a_stream_skips_is_said_and_bounded_also_in_a_small_one(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(streamed(RowRules(COLUMNS, on_bad_row="skip", max_bad_share=0.002), 1, 6)) == 10
+    assert "faq: skipped 2 of 12 rows (16.67%)" in caplog.text
+    with pytest.raises(ValueError, match=r"faq: 2 of 12 rows \(16.67%\) cannot be used; max_bad_share allows 0.10%"):
+        streamed(RowRules(COLUMNS, on_bad_row="skip", max_bad_share=0.001), 1, 6)
 
 
 def test_no_row_left_is_an_error() -> None:
