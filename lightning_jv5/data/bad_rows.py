@@ -85,8 +85,8 @@ class BadRows:
             return 0
         if self.count / max(rows, 1) > self.max_bad_share:
             raise ValueError(
-                f"{self.origin}: {self._counted(rows)} cannot be used; max_bad_share allows {self.max_bad_share:.2%}. The first: "
-                f"{self._first} Correct the data or the columns, or raise max_bad_share."
+                f"{self.origin}: {self._counted(rows)} cannot be used; max_bad_share allows {self.max_bad_share:.2%}. "
+                f"The first: {self._first} Correct the data or the columns, or raise max_bad_share."
             )
         self._log(rows)
         return self.count
