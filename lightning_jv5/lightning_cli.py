@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_jv5.cli import fail
 from lightning_jv5.cli_errors import OneLineErrors, innermost
+from lightning_jv5.data.cache import atomic_file
 from lightning_jv5.datamodule import EmbeddingDataModule
 from lightning_jv5.module import EmbeddingModule
 from lightning_jv5.runs import CHECKPOINTS, Run, choose_run
@@ -218,9 +219,8 @@ class SaveRunConfig(SaveConfigCallback):
         if file.exists() and file.read_text() != text:
             earlier = len(list(folder.glob(f"{file.stem}.[0-9]*.yaml")))
             file.rename(folder / f"{file.stem}.{earlier}.yaml")
-        temporary = file.with_name(f".{file.name}.tmp")
-        temporary.write_text(text)
-        temporary.replace(file)
+        with atomic_file(file) as temporary:
+            temporary.write_text(text)
 
 
 def _fill_in(node: Any, placeholder: str, value: str) -> None:

@@ -8,8 +8,8 @@ from lightning_jv5.callbacks.ranked_examples import RankedExamples as RankedExam
 from lightning_jv5.callbacks.report import log_figure as log_figure
 from lightning_jv5.callbacks.report import log_text as log_text
 from lightning_jv5.callbacks.report import run_folder as run_folder
-from lightning_jv5.callbacks.report import write_json as write_json
 from lightning_jv5.callbacks.throughput import Throughput as Throughput
 from lightning_jv5.callbacks.view_evaluation import BinaryQuantization as BinaryQuantization
 from lightning_jv5.callbacks.view_evaluation import MatryoshkaEvaluation as MatryoshkaEvaluation
 from lightning_jv5.callbacks.view_evaluation import ViewEvaluation as ViewEvaluation
+from lightning_jv5.data.cache import write_json as write_json

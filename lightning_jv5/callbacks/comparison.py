@@ -10,8 +10,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lightning_jv5.callbacks.curves import Curve, draw_curves
-from lightning_jv5.callbacks.report import log_figure, run_folder, write_json
+from lightning_jv5.callbacks.report import log_figure, run_folder
 from lightning_jv5.callbacks.view_evaluation import check_dims, sorted_dims
+from lightning_jv5.data.cache import write_json
 from lightning_jv5.rebuildable import Rebuildable, constructor_arguments
 from lightning_jv5.tasks import EvaluationTask, View, evaluate
 from lightning_jv5.tasks.trainer import evaluation_tasks

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
-from lightning_jv5.callbacks.report import write_json
+from lightning_jv5.data.cache import write_json
 from lightning_jv5.tasks import EmbeddedTexts
 
 _MANIFEST = "embeddings.json"

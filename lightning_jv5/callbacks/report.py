@@ -1,14 +1,12 @@
 """Where figures, texts and tables of a run go: always files in the run's folder, and TensorBoard where it is used."""
 
-import json
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_jv5.data.cache import atomic_file, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +39,8 @@ def log_figure(trainer: Trainer, name: str, figure: "Figure", data: Any) -> None
     if not trainer.is_global_zero:
         return
     path = _path(trainer, "figures", name)
-    _write_atomically(path.with_name(f"{path.name}.png"), lambda file: figure.savefig(file, format="png", dpi=150))
+    with atomic_file(path.with_name(f"{path.name}.png")) as file:
+        figure.savefig(file, format="png", dpi=150)
     write_json(path.with_name(f"{path.name}.json"), data)
     for logger in _tensorboards(trainer):
         # Closing is pyplot's business, and would make this figure part of its global state
@@ -64,23 +63,11 @@ def log_text(trainer: Trainer, name: str, markdown: str, data: Any) -> None:
     if not trainer.is_global_zero:
         return
     path = _path(trainer, "texts", name)
-    _write_atomically(path.with_name(f"{path.name}.md"), lambda file: file.write(f"{markdown}\n".encode()))
+    with atomic_file(path.with_name(f"{path.name}.md")) as file:
+        file.write_text(f"{markdown}\n", encoding="utf-8")
     write_json(path.with_name(f"{path.name}.json"), data)
     for logger in _tensorboards(trainer):
         logger.experiment.add_text(name, markdown, trainer.global_step)
-
-
-def write_json(path: str | os.PathLike[str], data: Any) -> None:
-    """Write plain data as JSON; whoever reads sees the old file or the new one, never a part.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_json(Path(folder, "new", "value.json"), {"value": 1})
-    ...     Path(folder, "new", "value.json").read_text(encoding="utf-8").split()
-    ['{', '"value":', '1', '}']
-    """
-    text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
-    _write_atomically(Path(path), lambda file: file.write(text.encode()))
 
 
 def _path(trainer: Trainer, kind: str, name: str) -> Path:
@@ -89,16 +76,3 @@ def _path(trainer: Trainer, kind: str, name: str) -> Path:
 
 def _tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-
-
-def _write_atomically(path: Path, write: Callable[[Any], Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a shared run from its other readers
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

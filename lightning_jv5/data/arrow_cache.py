@@ -1,12 +1,10 @@
 """Rows written to an Arrow file once, then read through a memory map."""
 
-import os
-import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_jv5.data.cache import cache_folder
+from lightning_jv5.data.cache import atomic_file, cache_folder
 
 if TYPE_CHECKING:
     import datasets
@@ -52,15 +50,13 @@ def write_arrow(file: Path, schema: "pa.Schema", tables: Iterable["pa.Table"]) -
     """Write tables one after the other; the file appears whole or not at all."""
     import pyarrow as pa
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            for table in tables:
-                writer.write_table(table)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        atomic_file(file) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_stream(sink, schema) as writer,
+    ):
+        for table in tables:
+            writer.write_table(table)
 
 
 class ArrowColumn:

@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lightning_jv5.rebuildable import Plain
 
@@ -46,6 +47,47 @@ def fingerprint(*parts: Plain) -> str:
             f"{error}. Turn it into plain data first, for instance with lightning_jv5.rebuildable.describe."
         ) from error
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_file(final: Path) -> Iterator[Path]:
+    """Give the name of a temporary file to write, which becomes ``final`` when the block ends and vanishes if it fails.
+
+    Whoever reads ``final`` sees what was there before or the new file, never a part.
+
+    Args:
+        final: The file to write; its folder is made if it is not there.
+
+    Yields:
+        A name beside ``final``, of no file yet.
+
+    >>> import tempfile
+    >>> final = Path(tempfile.mkdtemp()) / "new" / "rows.txt"
+    >>> with atomic_file(final) as file:
+    ...     written = file.write_text("done")
+    >>> [path.name for path in final.parent.iterdir()]
+    ['rows.txt']
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
+    try:
+        yield temporary
+        os.replace(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], data: Any) -> None:
+    """Write plain data as JSON; whoever reads sees the old file or the new one, never a part.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_json(Path(folder, "new", "value.json"), {"value": 1})
+    ...     Path(folder, "new", "value.json").read_text(encoding="utf-8").split()
+    ['{', '"value":', '1', '}']
+    """
+    with atomic_file(Path(path)) as file:
+        file.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """Encode columns of a data set once, and keep the vectors beside the texts, in Parquet files."""
 
-import os
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from tqdm.auto import tqdm
 
+from lightning_jv5.data.cache import atomic_file, write_json
 from lightning_jv5.data.joined_ranks import joined_ranks
 from lightning_jv5.data.recent_vectors import RecentVectors
 from lightning_jv5.data.roles import PROMPT_ROLES, check_role
@@ -25,7 +24,6 @@ from lightning_jv5.data.vector_manifest import (
     read_manifest,
     read_plan,
     read_shard,
-    write_json,
     write_manifest,
 )
 from lightning_jv5.models.teacher import Teacher
@@ -255,7 +253,7 @@ def _begin(folder: Path, plan: VectorManifest) -> None:
             "Name another."
         )
     (folder / _NOTES).mkdir(parents=True, exist_ok=True)
-    for stale in [*folder.glob(".*.part"), *folder.glob(f".{PLAN}.*"), *folder.glob(f".{MANIFEST}.*")]:
+    for stale in [*folder.glob(".train-*"), *folder.glob(f".{PLAN}.*"), *folder.glob(f".{MANIFEST}.*")]:
         stale.unlink()
     if earlier is None:
         write_manifest(plan, folder / PLAN)
@@ -438,8 +436,7 @@ def _write_shard(folder: Path, file: str, table: "pa.Table", texts: Sequence[str
     from datasets import Features
 
     kinds = Features.from_arrow_schema(table.schema)
-    temporary = folder / f".{file}.{uuid.uuid4().hex}.part"
-    try:
+    with atomic_file(folder / file) as temporary:
         # A dictionary of vectors would hold each of them once more
         pq.write_table(
             table.replace_schema_metadata(kinds.arrow_schema.metadata),
@@ -448,6 +445,3 @@ def _write_shard(folder: Path, file: str, table: "pa.Table", texts: Sequence[str
             use_dictionary=list(texts),
         )
         write_json(_note(folder, file), asdict(VectorShard.of_file(temporary, table.num_rows, file)))
-        os.replace(temporary, folder / file)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from lightning_jv5.data.bad_rows import BadRows, OnBadRow
-from lightning_jv5.data.cache import cache_folder, fingerprint
+from lightning_jv5.data.cache import cache_folder, fingerprint, write_json
 from lightning_jv5.data.row_checks import Place, row_number, usable_rows
 from lightning_jv5.data.row_filter import RowFilter
 from lightning_jv5.data.source import first_rows, new_names
@@ -99,10 +98,7 @@ class RowRules:
         if not kept and len(dataset):
             wanted = f"the filter {self.filter.expression!r}" if self.filter else "the checks"
             raise ValueError(f"{origin}: none of {len(dataset)} rows passes {wanted}. Correct it or the data.")
-        checked.parent.mkdir(parents=True, exist_ok=True)
-        temporary = checked.with_suffix(f".{uuid.uuid4().hex}")
-        temporary.write_text(json.dumps({"kept": kept, "skipped": bad.count}))
-        temporary.replace(checked)
+        write_json(checked, {"kept": kept, "skipped": bad.count})
 
     def _kept(self, dataset: "datasets.Dataset", origin: str, key: str) -> "datasets.Dataset":
         from datasets import Features

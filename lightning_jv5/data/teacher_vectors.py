@@ -1,7 +1,5 @@
 """Teacher embeddings as columns: computed once, kept as float16 beside the rows, read through memory maps."""
 
-import os
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -9,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lightning_jv5.data.arrow_cache import write_arrow
 from lightning_jv5.data.cache import cache_folder, fingerprint
 
 if TYPE_CHECKING:
@@ -126,10 +125,4 @@ def _write_shard(
     flat = np.stack([vector_of[text] for text in texts]).reshape(-1)
     column = pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float16()), dim)
     table = pa.table({"vector": column})
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_arrow(file, table.schema, [table])

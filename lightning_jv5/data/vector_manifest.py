@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
+from lightning_jv5.data.cache import write_json
 from lightning_jv5.data.source import did_you_mean
 from lightning_jv5.rebuildable import Plain
 
@@ -249,16 +248,6 @@ def read_shard(path: Path) -> VectorShard | None:
 def write_manifest(manifest: VectorManifest, path: Path) -> None:
     """Write a manifest, or a plan, whole or not at all."""
     write_json(path, {"kind": _KIND, "format": _FORMAT, **asdict(manifest)})
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write plain data, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> VectorManifest | None:

@@ -256,7 +256,7 @@ def test_a_killed_run_goes_on_with_the_file_it_stopped_in(tmp_path: Path, whole:
 def test_what_a_kill_left_half_written_is_removed(tmp_path: Path, whole: tuple[Path, int]) -> None:
     embed_run(tmp_path, "out", cached_texts=0)
     out = tmp_path / "out"
-    (out / ".train-00001-of-00004.parquet.0.part").write_bytes(b"half")
+    (out / ".train-00001-of-00004.parquet.0").write_bytes(b"half")
     (out / "manifest.json").unlink()
     (out / "train-00001-of-00004.parquet").write_bytes(b"cut off")
     embed_run(tmp_path, "out", cached_texts=0)
@@ -465,7 +465,7 @@ def test_a_vector_that_is_not_finite_stops_the_run_and_keeps_the_finished_files(
     ):
         embed(tmp_path, model=model, precision=precision)
     assert [path.name for path in (tmp_path / "out").glob("train*")] == ["train-00000-of-00003.parquet"]
-    assert not list((tmp_path / "out").glob(".*.part"))
+    assert not list((tmp_path / "out").glob(".train-*"))
 
 
 def test_a_negative_whose_vector_is_not_finite_is_named_with_its_row(tmp_path: Path) -> None:
