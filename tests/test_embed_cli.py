@@ -65,7 +65,7 @@ def test_options_alone_embed_a_file(folder: Path, capsys: pytest.CaptureFixture[
     read = vectors(rows("out").with_format("arrow")[:], "query_teacher")
     torch.testing.assert_close(read.float(), expected, atol=5e-4, rtol=0)
     said = capsys.readouterr()
-    assert "8 rows in 1 files" in said.out
+    assert "8 rows in 1 file" in said.out
     assert "text/s" in said.err  # the bar
     assert "16/16" in said.err
 

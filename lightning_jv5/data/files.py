@@ -7,10 +7,12 @@ import gzip
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from tqdm.auto import tqdm
 
 from lightning_jv5.data.bad_rows import BadRows, OnBadRow
-from lightning_jv5.data.cache import atomic_folder, cache_folder, fingerprint
+from lightning_jv5.data.cache import atomic_folder, cache_folder, fingerprint, write_json
 from lightning_jv5.data.row_checks import row_number
 from lightning_jv5.data.row_rules import RowRules
 from lightning_jv5.data.source import Source
@@ -79,15 +81,17 @@ class LocalFiles(Source):
                 empty, or there are fewer rows than asked for.
         """
         files, kind = self._files()
+        whole = files
+        if self.rules.skips and _mended_folder(files).is_dir():
+            whole = _mended(files, self.rules.bad_rows(self.origin)) or files
         try:
-            dataset = _read(files, kind)
+            dataset = _read(whole, kind)
         except ValueError:
             mended = _mended(files, self.rules.bad_rows(self.origin)) if kind == "jsonl" else None
             if mended is None:
                 raise
-            dataset = _read(mended, kind)
-            return self.rules.apply(dataset, self.origin, place=functools.partial(_place, files, mended, kind))
-        return self.rules.apply(dataset, self.origin, place=functools.partial(_place, files, files, kind))
+            whole, dataset = mended, _read(mended, kind)
+        return self.rules.apply(dataset, self.origin, place=functools.partial(_place, files, whole, kind))
 
     def stream(self) -> "datasets.IterableDataset":
         """Return the rows as they are read, without converting the files first.
@@ -231,24 +235,34 @@ def _mended(files: list[Path], bad: BadRows) -> list[Path] | None:
 
     The readers of whole blocks cannot say which line it was.
     """
-    folder = cache_folder() / "mended" / fingerprint("mended", _stats(files), bad.max_bad_share)
+    folder = _mended_folder(files)
     copies = [folder / f"{number}.jsonl" for number in range(len(files))]
+    if bad.on_bad_row == "skip" and folder.is_dir():
+        found = json.loads((folder / "found.json").read_text())
+        bad.recall(found["broken"], found["first"])
+        bad.finish(found["lines"])
+        return copies
     lines = sum(1 for file in files for _ in _whole_lines(file, bad))
     if not bad.finish(lines + bad.count):
         return None
-    if folder.is_dir():
-        return copies
     with atomic_folder(folder) as building:
         for file, copy in zip(files, copies, strict=True):
             with (building / copy.name).open("wb") as mended:
                 mended.writelines(_whole_lines(file, BadRows(bad.origin, "skip")))
+        write_json(building / "found.json", {"lines": lines + bad.count, "broken": bad.count, "first": bad.first})
     return copies
 
 
+def _mended_folder(files: list[Path]) -> Path:
+    return cache_folder() / "mended" / fingerprint("mended", 2, _stats(files))
+
+
 def _whole_lines(file: Path, bad: BadRows) -> Iterator[bytes]:
-    lines: IO[bytes]
-    with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:  # type: ignore[assignment]
+    opened: Any = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # noqa: SIM115  (closed below)
+    bar = tqdm(desc=f"Reading {file.name}", unit="line", unit_scale=True, delay=2, leave=False)
+    with opened as lines, bar:
         for number, line in enumerate(lines, start=1):
+            bar.update()
             if not line.strip():
                 continue
             try:

@@ -1,7 +1,8 @@
 """Which rows of a table can be used: texts with something in them, scores and labels, vectors of one length."""
 
+import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,19 @@ def text_columns(names: list[str]) -> list[str]:
 def row_number(row: int) -> str:
     """Name a row in a message, as :func:`usable_rows` does unless told otherwise."""
     return f"row {row} (the first is 0)"
+
+
+def place_among(place: Place, rows: Sequence[int] | NDArray[np.int64]) -> Place:
+    """Return how to name a row of a selection: as ``place`` names the row of the whole that it was.
+
+    >>> place_among(row_number, [7, 9])(1)
+    'row 9 (the first is 0)'
+    """
+    return functools.partial(_place_among, place, rows)
+
+
+def _place_among(place: Place, rows: Any, row: int) -> str:
+    return place(int(rows[row]))
 
 
 def usable_rows(

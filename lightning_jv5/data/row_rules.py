@@ -10,14 +10,14 @@ from tqdm.auto import tqdm
 
 from lightning_jv5.data.bad_rows import BadRows, OnBadRow
 from lightning_jv5.data.cache import cache_folder, fingerprint, write_json
-from lightning_jv5.data.row_checks import Place, row_number, usable_rows
+from lightning_jv5.data.row_checks import Place, place_among, row_number, usable_rows
 from lightning_jv5.data.row_filter import RowFilter
 from lightning_jv5.data.source import first_rows, new_names
 
 if TYPE_CHECKING:
     import datasets
 
-_FORMAT = 1  # raise it whenever other rows would be kept, or kept in another way
+_FORMAT = 2  # raise it whenever other rows would be kept, or kept in another way
 _ROWS_PER_BLOCK = 20_000  # looked at together, so that memory does not grow with their number
 
 
@@ -46,6 +46,7 @@ class RowRules:
         max_bad_share: float = 0.01,
     ) -> None:
         BadRows("", on_bad_row, max_bad_share)
+        self._said: set[str] = set()
         self.columns = dict(columns or {})
         self.filter = None if filter is None else RowFilter(filter)
         self.rows, self.on_bad_row, self.max_bad_share = rows, on_bad_row, max_bad_share
@@ -57,7 +58,7 @@ class RowRules:
 
     def bad_rows(self, origin: str) -> BadRows:
         """Return a count of the rows of an origin that cannot be used."""
-        return BadRows(origin, self.on_bad_row, self.max_bad_share)
+        return BadRows(origin, self.on_bad_row, self.max_bad_share, self._said)
 
     def apply(self, dataset: "datasets.Dataset", origin: str, place: Place = row_number) -> "datasets.Dataset":
         """Return the rows that are kept, under canonical names; what has been checked once is not checked again.
@@ -82,7 +83,11 @@ class RowRules:
         checked = cache_folder() / "checked" / f"{key}.json"
         if not checked.exists():
             self._check(dataset, origin, place, checked)
-        if json.loads(checked.read_text())["kept"] < len(dataset):
+        found = json.loads(checked.read_text())
+        bad = self.bad_rows(origin)
+        bad.recall(found["skipped"], found["first"])
+        bad.finish(len(dataset))
+        if found["kept"] < len(dataset):
             dataset = self._kept(dataset, origin, key)
         return first_rows(dataset, self.rows, origin)
 
@@ -92,13 +97,13 @@ class RowRules:
         with tqdm(total=len(dataset), desc=f"Checking {origin}", unit="row", delay=2, leave=False) as bar:
             for start in range(0, len(dataset), _ROWS_PER_BLOCK):
                 table = table_rows[start : start + _ROWS_PER_BLOCK]
-                kept += len(self._usable(table, bad, lambda row, first=start: place(first + row)))  # type: ignore[misc]
+                kept += len(self._usable(table, bad, place_among(place, range(start, start + len(table)))))
                 bar.update(len(table))
         bad.finish(len(dataset))
         if not kept and len(dataset):
             wanted = f"the filter {self.filter.expression!r}" if self.filter else "the checks"
             raise ValueError(f"{origin}: none of {len(dataset)} rows passes {wanted}. Correct it or the data.")
-        write_json(checked, {"kept": kept, "skipped": bad.count})
+        write_json(checked, {"kept": kept, "skipped": bad.count, "first": bad.first})
 
     def _kept(self, dataset: "datasets.Dataset", origin: str, key: str) -> "datasets.Dataset":
         from datasets import Features
@@ -138,7 +143,7 @@ class RowRules:
         return kept_rows if self.rows is None else kept_rows.take(self.rows)
 
     def _kept_of_stream(self, names: list[str], bad: BadRows, table: Any, indices: list[int]) -> Any:
-        usable = self._usable(table.rename_columns(names), bad, lambda row: row_number(indices[row]))
+        usable = self._usable(table.rename_columns(names), bad, place_among(row_number, indices))
         if indices:
             bad.so_far(indices[-1] + 1)
         return usable
@@ -148,7 +153,5 @@ class RowRules:
             import pyarrow.compute as pc
 
             keep = self.filter(table, bad.origin)
-            numbers = pc.indices_nonzero(keep).to_pylist()
-            table, inner = table.filter(keep), place
-            place = lambda row: inner(numbers[row])  # noqa: E731
+            table, place = table.filter(keep), place_among(place, pc.indices_nonzero(keep).to_numpy())
         return usable_rows(table, bad, place, finite_vectors=self.skips)

@@ -16,9 +16,9 @@ from lightning_jv5.data.batches import EvaluationBatch, RaggedTexts, TextBatch
 from lightning_jv5.data.keyed import key
 from lightning_jv5.data.layouts import Layout, RoleRows
 from lightning_jv5.data.mixture import Draw, MixturePlan
-from lightning_jv5.data.row_checks import VECTORS_SUFFIX, Place, is_list
+from lightning_jv5.data.row_checks import VECTORS_SUFFIX, Place, is_list, place_among
 from lightning_jv5.data.tokenized import ColumnTokenizationLike, cut_column, ids_column
-from lightning_jv5.data.vector_columns import vectors
+from lightning_jv5.data.vector_columns import SCALE, vectors
 
 if TYPE_CHECKING:
     import datasets
@@ -75,6 +75,18 @@ class BatchReader:
         self._add_grades(batch, tables["query"], roles)
         return batch
 
+    def columns_read(self) -> set[str]:
+        """Return the columns that batches are made of, if they are there; others need not be read."""
+        texts = self.layout.text_columns
+        taught = {column for role in self.teacher_roles for column in self.layout.columns.get(role, ())}
+        return {
+            *texts,
+            *self.layout.grades,
+            *(ids_column(column, model) for column in texts for model in ("student", "teacher")),
+            *(cut_column(column, model) for column in texts for model in ("student", "teacher")),
+            *(f"{column}{VECTORS_SUFFIX}{end}" for column in taught for end in ("", SCALE)),
+        }
+
     def _place(self, role: RoleRows, draw: Draw, row: int) -> str:
         where = f"row {role.rows[row]} of batch {draw.batch}" if self.streamed else f"row {role.rows[row]}"
         return f"The data set {self.name!r}, {where}"
@@ -104,7 +116,8 @@ class TrainingRows:
     def __init__(
         self, rows: "datasets.Dataset", reader: BatchReader, plan: MixturePlan, *, distinct_texts: bool = False
     ) -> None:
-        self.rows, self.reader, self.plan = rows.with_format("arrow"), reader, plan
+        used = [column for column in rows.column_names if column in reader.columns_read()]
+        self.rows, self.reader, self.plan = rows.select_columns(used).with_format("arrow"), reader, plan
         self.distinct_texts = distinct_texts
 
     def batch(self, draw: Draw, part: slice) -> TextBatch:
@@ -263,12 +276,8 @@ def _vectors(table: Any, columns: Sequence[str], place: Place) -> Tensor:
     for column, found in zip(columns, places, strict=True):
         rows = found // len(columns)
         if len(rows):
-            parts.append(vectors(table.take(rows), f"{column}{VECTORS_SUFFIX}", partial(_place_of, place, rows)))
+            parts.append(vectors(table.take(rows), f"{column}{VECTORS_SUFFIX}", place_among(place, rows)))
     return torch.cat(parts)[torch.from_numpy(np.concatenate(places)).argsort()]
-
-
-def _place_of(place: Place, rows: NDArray[np.int64], row: int) -> str:
-    return place(int(rows[row]))
 
 
 def _labels(values: Sequence[Any]) -> Tensor:

@@ -188,7 +188,8 @@ class VectorManifest:
     def summary(self) -> str:
         """Say in a line for each column what the folder holds."""
         size = sum(shard.bytes for shard in self.shards)
-        lines = [f"{self.rows} rows in {len(self.shards)} files, {size / 1e6:.1f} MB"]
+        files = "1 file" if len(self.shards) == 1 else f"{len(self.shards)} files"
+        lines = [f"{self.rows} rows in {files}, {size / 1e6:.1f} MB"]
         lines += [
             f"{name}: {column.dim} dims, {column.precision}, of {column.source_column} as {column.role} "
             f"with the prompt {column.prompt!r}"

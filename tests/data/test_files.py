@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import pytest
 
+from lightning_jv5.data import files
 from lightning_jv5.data.files import LocalFiles
 
 ROWS = [{"question": f"why {number}?", "answer": f"because {number}"} for number in range(5)]
@@ -152,12 +153,20 @@ def test_a_number_among_texts_names_its_row_or_is_skipped(tmp_path: Path) -> Non
     assert rows["text"][:] == ["a", 'b " c']
 
 
-def test_broken_lines_can_be_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_broken_lines_can_be_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "broken.jsonl"
     path.write_text('{"text": "a"}\n{"text": "b"\n[1]\n{"text": "c"}')
     source = LocalFiles(str(path), on_bad_row="skip", max_bad_share=0.5)
     assert source.load()["text"][:] == ["a", "c"]
     assert source.load()._fingerprint == source.load()._fingerprint
+    assert caplog.text.count("skipped 2 of 4 rows (50.00%)") == 1
+    caplog.clear()
+    again = LocalFiles(str(path), on_bad_row="skip", max_bad_share=0.5)
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_whole_lines", None)  # not looked at again
+        assert again.load()["text"][:] == ["a", "c"]
     assert "skipped 2 of 4 rows (50.00%). The first: " in caplog.text
     assert "broken.jsonl:2: broken JSON" in caplog.text
     assert [table["text"].to_pylist() for table in source.stream().iter(batch_size=5)] == [["a", "c"]]

@@ -93,6 +93,15 @@ def test_too_many_bad_rows_are_an_error() -> None:
         rules.apply(dataset(1, 6, 7), "faq")
 
 
+def test_what_was_skipped_is_said_again_in_another_run_and_once_in_one(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):  # two processes, or two runs
+        caplog.clear()
+        rules = RowRules(COLUMNS, on_bad_row="skip", max_bad_share=0.2)
+        for _ in range(2):
+            rules.apply(dataset(1, 6), "faq")
+        assert caplog.text.count("faq: skipped 2 of 12 rows (16.67%). The first: faq, row 1 (the first is 0)") == 1
+
+
 def test_what_a_stream_skips_is_said_and_bounded_also_in_a_small_one(caplog: pytest.LogCaptureFixture) -> None:
     assert len(streamed(RowRules(COLUMNS, on_bad_row="skip", max_bad_share=0.002), 1, 6)) == 10
     assert "faq: skipped 2 of 12 rows (16.67%)" in caplog.text

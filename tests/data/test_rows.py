@@ -86,6 +86,14 @@ def test_teacher_vectors_of_a_batch_are_the_columns_in_float16(teacher: Teacher)
         assert found.tolist() == [vectors[row][f"{role}_teacher"] for row in rows.plan.rows(draw).tolist()]
 
 
+def test_columns_that_no_batch_needs_are_not_read(teacher: Teacher) -> None:
+    vectors = TinyVectors().load().add_column("note", ["long"] * 12)
+    rows = training_rows(vectors, teacher, online=True, roles=("query",))
+    kept = {"query", "document", "query_teacher"}
+    tokens_of = {f"{column}_{model}" for column in ("query", "document") for model in ("student", "teacher")}
+    assert set(rows.rows.column_names) == kept | {f"{name}_{what}" for name in tokens_of for what in ("ids", "cut")}
+
+
 def test_a_batch_can_be_written_to(teacher: Teacher) -> None:
     rows, draw = training_rows(TinyVectors().load(), teacher), Draw(0, "nq", 0)
     batch, before = rows.batch(draw, ALL), rows.batch(draw, ALL)
