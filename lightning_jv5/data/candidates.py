@@ -116,8 +116,8 @@ def find_candidates(texts: SearchTexts, model: TeacherLike, depth: int, device: 
             excluded = torch.tensor(barred_query[low:high] - start), torch.tensor(barred_document[low:high])
             vectors = _vectors(queries[start:stop]).to(device, torch.float32)
             best = nearest(vectors, _tiles(documents, bar.update), depth=depth, excluded=excluded)
-            found[start:stop], similarities[start:stop] = best.rows.cpu(), best.scores.cpu()
-            barred_scores[low:high] = best.excluded_scores.cpu()
+            found[start:stop], similarities[start:stop] = best.rows.cpu().numpy(), best.scores.cpu().numpy()
+            barred_scores[low:high] = best.excluded_scores.cpu().numpy()
     within = barred_scores >= similarities[barred_query, -1]
     answers, same_text = (
         np.bincount(barred_query[within & (texts.is_answer == kind)], minlength=count) for kind in (True, False)
