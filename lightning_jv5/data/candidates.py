@@ -165,7 +165,7 @@ def judged(found: Candidates, texts: SearchTexts, judge: TeacherLike) -> Candida
         for start in tqdm(range(0, len(query), _PAIRS_AT_ONCE), desc="Judging", delay=1):
             some = slice(start, start + _PAIRS_AT_ONCE)
             pair = (_vectors(query_vectors[query[some].tolist()]), _vectors(document_vectors[places[some].tolist()]))
-            result[some] = (pair[0].float() * pair[1].float()).sum(1)
+            result[some] = (pair[0].float() * pair[1].float()).sum(1).numpy()
         return result
 
     decided = np.full_like(found.similarities, -np.inf)
