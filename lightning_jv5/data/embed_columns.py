@@ -1,31 +1,21 @@
 """Encode columns of a data set once, and keep the vectors beside the texts, in Parquet files."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from tqdm.auto import tqdm
 
-from lightning_jv5.data.cache import atomic_file, write_json
 from lightning_jv5.data.joined_ranks import joined_ranks
 from lightning_jv5.data.recent_vectors import RecentVectors
 from lightning_jv5.data.roles import PROMPT_ROLES, check_role
 from lightning_jv5.data.row_checks import negative_columns, text_columns
 from lightning_jv5.data.source import Source, did_you_mean
 from lightning_jv5.data.vector_columns import PRECISIONS, SCALE, Precision, StoredVectors, arrow_columns, store
-from lightning_jv5.data.vector_manifest import (
-    MANIFEST,
-    PLAN,
-    VectorColumn,
-    VectorManifest,
-    VectorShard,
-    read_manifest,
-    read_plan,
-    read_shard,
-    write_manifest,
-)
+from lightning_jv5.data.vector_folder import VectorFolder
+from lightning_jv5.data.vector_manifest import VectorColumn, VectorManifest
 from lightning_jv5.models.teacher import Teacher
 from lightning_jv5.rebuildable import constructor_arguments
 
@@ -33,7 +23,6 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-_NOTES = ".shards"  # a note on each file that is whole, until the manifest holds them all
 _MOST_SHARDS = 99_999  # `datasets` knows files numbered with five digits as parts of one split
 _TEXTS_PER_CALL = 1024
 _CHARACTERS_PER_CALL = 1 << 16  # about one forward pass of 16,384 tokens: the bar moves after each
@@ -97,7 +86,7 @@ def embed_columns(
         raise ValueError(f"Got rows_per_shard {rows_per_shard}; need at least 1.")
     if not suffix:
         raise ValueError("Got an empty suffix; the vectors need names of their own. Use _teacher for training.")
-    folder = Path(output).expanduser()
+    place = Path(output).expanduser()
     recent = RecentVectors(cached_texts)
     with joined_ranks() as ranks:
         model.to(_device(device, ranks.local_rank))
@@ -114,12 +103,14 @@ def embed_columns(
                 precision=precision,
                 rows_per_shard=rows_per_shard,
             )
-            _begin(folder, plan)
-            return plan, [shard for shard, file in enumerate(shard_files(plan)) if not _is_whole(folder, file)]
+            folder = VectorFolder(place, plan)
+            folder.begin()
+            return plan, folder.missing()
 
         plan, missing = ranks.from_first(begin)
-        rows = ranks.on_all(lambda: _same_rows(folder, plan, source, ranks.rank))
-        files, tables, mine = shard_files(plan), rows.with_format("arrow"), missing[ranks.rank :: ranks.size]
+        folder = VectorFolder(place, plan)
+        rows = ranks.on_all(lambda: _same_rows(folder, source, ranks.rank))
+        tables, mine = rows.with_format("arrow"), missing[ranks.rank :: ranks.size]
         spans = {shard: slice(shard * rows_per_shard, (shard + 1) * rows_per_shard) for shard in mine}
         title = f"Embedding {type(source).__name__}{f', rank 0 of {ranks.size}' if ranks.size > 1 else ''}"
         total = _text_count(tables, plan, spans.values())
@@ -127,15 +118,9 @@ def embed_columns(
         with tqdm(total=total, desc=title, unit="text", smoothing=0, disable=ranks.rank > 0 or not mine) as bar:
             work = _Work(plan, model, recent, bar)
             for shard, span in spans.items():
-                _write_shard(folder, files[shard], work.table(tables[span], span.start), rows.column_names)
+                folder.write(shard, work.table(tables[span], span.start), rows.column_names)
         ranks.wait()
-        return ranks.from_first(lambda: _finish(folder, plan))
-
-
-def shard_files(plan: VectorManifest) -> list[str]:
-    """Return the names of a folder's files; ``datasets`` takes them for the parts of the split ``train``."""
-    count = -(-plan.rows // plan.rows_per_shard)
-    return [f"train-{shard:05d}-of-{count:05d}.parquet" for shard in range(count)]
+        return ranks.from_first(folder.finish)
 
 
 # What is to be done
@@ -237,71 +222,15 @@ def _roles(rows: "datasets.Dataset", roles: Mapping[str, str] | None, origin: st
     return dict(roles)
 
 
-# What was done before
-
-
-def _begin(folder: Path, plan: VectorManifest) -> None:
-    """Make the folder, or make sure that it is this plan's."""
-    earlier = read_plan(folder)
-    if earlier is not None:
-        plan.check_continues(earlier, folder)
-    elif folder.exists() and not folder.is_dir():
-        raise ValueError(f"Got output {str(folder)!r}, which is a file; need a folder. Name another.")
-    elif found := sorted(path.name for path in folder.glob("*") if not path.name.startswith(f".{PLAN}.")):
-        raise ValueError(
-            f"Got output {str(folder)!r}, which holds {found[0]}; need an empty folder, or one that embed has begun. "
-            "Name another."
-        )
-    (folder / _NOTES).mkdir(parents=True, exist_ok=True)
-    for stale in [*folder.glob(".train-*"), *folder.glob(f".{PLAN}.*"), *folder.glob(f".{MANIFEST}.*")]:
-        stale.unlink()
-    if earlier is None:
-        write_manifest(plan, folder / PLAN)
-    elif (folder / MANIFEST).is_file() and (done := read_manifest(folder)) is not None:
-        for shard in done.shards:  # to the notes again, so that a file that got lost since is made anew
-            write_json(_note(folder, shard.file), asdict(shard))
-
-
-def _same_rows(folder: Path, plan: VectorManifest, source: Source, rank: int) -> "datasets.Dataset":
+def _same_rows(folder: VectorFolder, source: Source, rank: int) -> "datasets.Dataset":
     """Load the rows, and make sure that this rank sees what rank 0 sees."""
-    if not (folder / PLAN).is_file():
-        raise ValueError(
-            f"Rank {rank} does not see the folder {str(folder.absolute())!r} that rank 0 made. "
-            "Name one that all machines share."
-        )
+    folder.check_shared(rank)
     rows = source.load()
-    if rows._fingerprint != plan.source["fingerprint"]:
+    if rows._fingerprint != folder.plan.source["fingerprint"]:
         raise ValueError(
             f"Rank {rank} sees other rows than rank 0. Give all ranks the same files, in one shared folder."
         )
     return rows
-
-
-def _note(folder: Path, file: str) -> Path:
-    return folder / _NOTES / f"{file}.json"
-
-
-def _is_whole(folder: Path, file: str) -> bool:
-    note = read_shard(_note(folder, file))
-    return note is not None and (folder / file).is_file() and (folder / file).stat().st_size == note.bytes
-
-
-def _finish(folder: Path, plan: VectorManifest) -> VectorManifest:
-    """Write the manifest when all files are there."""
-    files = shard_files(plan)
-    missing = [file for file in files if not _is_whole(folder, file)]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(files)} files are not in {str(folder)!r}, such as {missing[0]}. "
-            "Do all ranks write to the same, shared folder? Run the same command again to make them."
-        )
-    shards = tuple(shard for file in files if (shard := read_shard(_note(folder, file))) is not None)
-    manifest = replace(plan, shards=shards)
-    write_manifest(manifest, folder / MANIFEST)
-    for file in files:
-        _note(folder, file).unlink()
-    (folder / _NOTES).rmdir()
-    return manifest
 
 
 # The work
@@ -429,19 +358,3 @@ def _located(text: str, texts: Mapping[str, tuple[list[str], Any]], plan: Vector
         f"Row {first_row + row} (the first is 0), column {column.source_column!r}: the vector of {text[:60]!r} is not "
         f"finite in {column.precision}. Check the model's weights and dtype; the files finished so far are kept."
     )
-
-
-def _write_shard(folder: Path, file: str, table: "pa.Table", texts: Sequence[str]) -> None:
-    import pyarrow.parquet as pq
-    from datasets import Features
-
-    kinds = Features.from_arrow_schema(table.schema)
-    with atomic_file(folder / file) as temporary:
-        # A dictionary of vectors would hold each of them once more
-        pq.write_table(
-            table.replace_schema_metadata(kinds.arrow_schema.metadata),
-            temporary,
-            compression="zstd",
-            use_dictionary=list(texts),
-        )
-        write_json(_note(folder, file), asdict(VectorShard.of_file(temporary, table.num_rows, file)))
