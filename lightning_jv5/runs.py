@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKPOINTS = "checkpoints"
+AVERAGED_CHECKPOINT = "averaged.ckpt"  # weights alone: nothing to resume from
 RESUME_WORDS = ("last", "last-or-new")
 
 
@@ -58,9 +59,12 @@ def choose_run(runs: Path, name: str, checkpoint: str | None) -> Run:
 
 
 def newest_checkpoint(home: Path) -> Path | None:
-    """Return the checkpoint written last among all versions of a run name, passing over files that were cut off."""
+    """Return the checkpoint written last among all versions of a run name that a run can be resumed from.
+
+    Files that were cut off are passed over, as are averaged weights.
+    """
     files = sorted(home.glob(f"version_*/{CHECKPOINTS}/*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    return next((path for path in files if is_complete(path)), None)
+    return next((path for path in files if path.name != AVERAGED_CHECKPOINT and is_complete(path)), None)
 
 
 def is_complete(checkpoint: Path) -> bool:

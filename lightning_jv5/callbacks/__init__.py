@@ -1,5 +1,6 @@
 """Callbacks: each does one job and survives a resume."""
 
+from lightning_jv5.callbacks.adapter_averaging import AdapterAveraging as AdapterAveraging
 from lightning_jv5.callbacks.comparison import TeacherStudentTable as TeacherStudentTable
 from lightning_jv5.callbacks.data_set_losses import DataSetLosses as DataSetLosses
 from lightning_jv5.callbacks.embedding_writer import EmbeddingWriter as EmbeddingWriter
