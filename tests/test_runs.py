@@ -36,6 +36,13 @@ def test_last_is_the_newest_complete_checkpoint_of_any_version_in_its_own_folder
     assert (run.folder, run.checkpoint, run.resumed) == (tmp_path / "small" / "version_1", newest, True)
 
 
+def test_last_passes_over_averaged_weights_which_hold_no_optimizer(tmp_path: Path) -> None:
+    newest = checkpoint(tmp_path, 0, "last.ckpt", at=100)
+    averaged = checkpoint(tmp_path, 0, "averaged.ckpt", at=200)
+    assert choose_run(tmp_path, "small", "last").checkpoint == newest
+    assert choose_run(tmp_path, "small", str(averaged)).checkpoint == averaged
+
+
 def test_last_is_an_error_where_there_is_none_and_last_or_new_starts(tmp_path: Path) -> None:
     checkpoint(tmp_path, 0, "last.ckpt", at=1, complete=False)
     with pytest.raises(ValueError, match=r"no complete checkpoint in .*small/version_\*/checkpoints.*last-or-new"):
