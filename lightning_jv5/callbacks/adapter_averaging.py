@@ -80,6 +80,7 @@ class AdapterAveraging(ViewEvaluation):
         self._forget()
 
     def _forget(self) -> None:
+        self._is_moving = self.ema_decay is not None  # what is kept, which a checkpoint may say otherwise
         self._planned: list[int] = []  # the steps of this run
         self._seen = 0  # optimizer steps
         self._taken: list[int] = []  # steps of the snapshots in the sum
@@ -89,21 +90,11 @@ class AdapterAveraging(ViewEvaluation):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sum of the snapshots or the moving average, by parameter name, and which steps are in it."""
-        return {"ema": self.ema_decay is not None, "seen": self._seen, "taken": list(self._taken), "kept": self._kept}
+        return {"ema": self._is_moving, "seen": self._seen, "taken": list(self._taken), "kept": self._kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the average of the run that is resumed.
-
-        Raises:
-            ValueError: If that was an average of another kind.
-        """
-        if state_dict["ema"] != (self.ema_decay is not None):
-            kinds = ("a uniform average (steps)", "a moving average (ema_decay)")
-            raise ValueError(
-                f"AdapterAveraging makes {kinds[self.ema_decay is not None]}, and the checkpoint holds "
-                f"{kinds[state_dict['ema']]}; need one kind in all of a run. Resume with the settings that it began "
-                "with, or start a new run."
-            )
+        """Take over the average of the run that is resumed."""
+        self._is_moving = state_dict["ema"]
         self._seen, self._taken, self._kept = state_dict["seen"], list(state_dict["taken"]), dict(state_dict["kept"])
 
     def views(self) -> list[View]:
@@ -122,11 +113,19 @@ class AdapterAveraging(ViewEvaluation):
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Turn fractions into steps, and refuse steps that the run does not come to."""
-        if _is_trial(trainer) or self.steps is None:
+        """Turn fractions into steps; refuse those that the run does not come to, and what it was not begun with."""
+        if _is_trial(trainer):
             return
-        self._planned = planned_steps(self.steps, trainer.estimated_stepping_batches)
-        self._check_taken(self._seen)
+        if self._is_moving != (self.ema_decay is not None):
+            kinds = ("a uniform average (steps)", "a moving average (ema_decay)")
+            raise ValueError(
+                f"AdapterAveraging makes {kinds[not self._is_moving]}, and the checkpoint holds "
+                f"{kinds[self._is_moving]}; need one kind in all of a run. Resume with the settings that it began "
+                "with, or start a new run."
+            )
+        if self.steps is not None:
+            self._planned = planned_steps(self.steps, trainer.estimated_stepping_batches)
+            self._check_taken(self._seen)
 
     def _check_taken(self, step: int) -> None:
         """Refuse a run whose beginning was not averaged as this one asks."""
