@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lightning_jv5.datamodule import EmbeddingDataModule as EmbeddingDataModule
     from lightning_jv5.models import Embedder as Embedder
+    from lightning_jv5.models import LoRA as LoRA
     from lightning_jv5.models import Projection as Projection
     from lightning_jv5.models import Teacher as Teacher
     from lightning_jv5.module import EmbeddingModule as EmbeddingModule
@@ -17,6 +18,7 @@ _HOME_OF = {
     "EmbeddingDataModule": "lightning_jv5.datamodule",
     "EmbeddingModule": "lightning_jv5.module",
     "Embedder": "lightning_jv5.models",
+    "LoRA": "lightning_jv5.models",
     "Projection": "lightning_jv5.models",
     "Teacher": "lightning_jv5.models",
     "Rebuildable": "lightning_jv5.rebuildable",

@@ -20,6 +20,7 @@ from lightning_jv5.data.resuming import ResumableData
 from lightning_jv5.losses import EmbeddingBatch, Loss, Objective, TermValue
 from lightning_jv5.losses.loss import weighted_sum
 from lightning_jv5.models import Embedder, Teacher
+from lightning_jv5.models.frozen_weights import drop_frozen, restore_frozen
 from lightning_jv5.models.sharding import (
     average_gradients,
     clip_gradient_norm,
@@ -36,7 +37,7 @@ from lightning_jv5.schedules import StepSchedule
 from lightning_jv5.tasks import EmbeddedTexts, Evaluation, View
 from lightning_jv5.tasks.trainer import begin_evaluation, check_monitored_scores
 
-CHECKPOINT_FORMAT = 2  # 1 knew nothing of the data
+CHECKPOINT_FORMAT = 3  # 1 knew nothing of the data, 2 nothing of frozen weights
 
 
 class EmbeddingModule(Rebuildable, LightningModule):
@@ -82,6 +83,8 @@ class EmbeddingModule(Rebuildable, LightningModule):
         self.student = student
         self.objective = objective
         self.__dict__["teacher"] = teacher  # past nn.Module.__setattr__, which would register it
+        if teacher is not None:
+            teacher.bind(student)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.learning_rates = learning_rates
@@ -109,12 +112,19 @@ class EmbeddingModule(Rebuildable, LightningModule):
         does.
 
         Raises:
-            ValueError: If the strategy is to divide single layers among devices (tensor parallelism).
+            ValueError: If the strategy is to divide single layers among devices (tensor parallelism), or the student's
+                weights are frozen under an adapter.
         """
         strategy = self.trainer.strategy
         if not isinstance(strategy, ModelParallelStrategy) or is_sharded(self.student.backbone):
             return
         mesh = strategy.device_mesh
+        if self.student.adapter is not None:
+            raise ValueError(
+                f"Got ModelParallelStrategy for the adapter {self.student.adapter.name!r}: every step would gather "
+                "frozen weights, and its checkpoints are not whole. Use strategy: ddp, as only the adapter's gradients "
+                "travel."
+            )
         if mesh["tensor_parallel"].size() > 1:
             raise ValueError(
                 f"Got ModelParallelStrategy with tensor_parallel_size {mesh['tensor_parallel'].size()}; need 1, as "
@@ -128,13 +138,20 @@ class EmbeddingModule(Rebuildable, LightningModule):
     # Encoding
 
     def encode(
-        self, texts: Sequence[str], role: str = "document", *, truncate_dim: int | None = None, progress: bool = False
+        self,
+        texts: Sequence[str],
+        role: str = "document",
+        *,
+        task: str | None = None,
+        truncate_dim: int | None = None,
+        progress: bool = False,
     ) -> Tensor:
         """Embed texts with the student.
 
         Args:
             texts: Strings without prompt; an empty one is encoded as the prompt and the special tokens alone.
             role: Whose prompt and length limit to use: ``"query"`` or ``"document"``.
+            task: Whose adapter to use, where the student has several.
             truncate_dim: Keep this many leading coordinates and normalise again.
             progress: Show a progress bar.
 
@@ -144,14 +161,15 @@ class EmbeddingModule(Rebuildable, LightningModule):
         Where ranks hold a part of the weights each (FSDP2, FSDP), all of them call this, each with texts of its own or
         with none.
         """
-        return self.student.encode(texts, role, truncate_dim=truncate_dim, progress=progress)
+        return self.student.encode(texts, role, task=task, truncate_dim=truncate_dim, progress=progress)
 
     def embed(self, batch: TextBatch) -> EmbeddingBatch:
         """Encode all texts of a step together, and fetch or compute the teacher's view of them."""
         texts = RaggedTexts.cat(list(batch.texts.values()))
         embeddings = self.student(texts).split([len(part) for part in batch.texts.values()])
         teacher = {f"{role}_teacher": vectors.float() for role, vectors in batch.teacher_vectors.items()}
-        missing = {role: part for role, part in batch.teacher_texts.items() if role not in batch.teacher_vectors}
+        read = batch.texts if self.teacher is not None and self.teacher.reads_student_tokens else batch.teacher_texts
+        missing = {role: part for role, part in read.items() if role not in batch.teacher_vectors}
         if missing and self.teacher is not None:
             vectors = self.teacher(RaggedTexts.cat(list(missing.values())))
             parts = vectors.split([len(part) for part in missing.values()])
@@ -373,6 +391,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
             "format": CHECKPOINT_FORMAT,
             "arguments": arguments,
             "trained_batches": self.trained_batches,  # what was prefetched beyond them does not count
+            "frozen": drop_frozen(checkpoint, self.student),
         }
         if isinstance(data := self._data, ResumableData):
             checkpoint["lightning_jv5"]["data"] = data.training_state(self.trained_batches)
@@ -380,6 +399,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of an unknown format; in ``fit``, go on after the batches that have been trained on."""
         description = _description(checkpoint, "The checkpoint")
+        restore_frozen(checkpoint, self.student, description["frozen"])
         if self.trainer.state.fn == TrainerFn.FITTING:
             if "trained_batches" not in description:
                 raise ValueError(
@@ -429,9 +449,10 @@ class EmbeddingModule(Rebuildable, LightningModule):
                 "strategy reads both."
             )
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        saved = _description(checkpoint, str(path))["arguments"]
-        kept = {name: rebuild(value) for name, value in saved.items() if name not in arguments}
+        description = _description(checkpoint, str(path))
+        kept = {name: rebuild(value) for name, value in description["arguments"].items() if name not in arguments}
         module = cls(**kept, **arguments)
+        restore_frozen(checkpoint, module.student, description["frozen"])
         module.load_state_dict(checkpoint["state_dict"], strict=strict)
         return module.eval()
 

@@ -173,7 +173,7 @@ class SetOpener:
     def _reader(self, name: str, training_set: TrainingSet, layout: Layout, missing: Sequence[str]) -> BatchReader:
         student = training_set.tokenizations(layout, self.module.student.tokenization, name)
         teacher = {}
-        if self.module.teacher is not None:
+        if self.module.teacher is not None and not self.module.teacher.reads_student_tokens:
             roles = training_set.teacher_prompts(missing)
             teacher = {column: self.module.teacher.tokenization.column(role) for column, role in roles.items()}
         return BatchReader(name, layout, student, teacher, self.teacher_roles, training_set.streaming)

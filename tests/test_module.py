@@ -363,7 +363,7 @@ def test_a_checkpoint_holds_plain_data_and_builds_the_module_again(tmp_path: Pat
     torch.manual_seed(3)
     module = tiny_module(tmp_path, teacher=tiny_teacher(tmp_path), learning_rates={"objective.*": 0.01}, seed=7)
     path = saved(module, tmp_path)
-    assert torch.load(path, weights_only=True)["lightning_jv5"]["format"] == 2
+    assert torch.load(path, weights_only=True)["lightning_jv5"]["format"] == 3
     again = EmbeddingModule.load_from_checkpoint(path)
     texts = ["a cat", "the dog sat on a mat"]
     assert torch.equal(again.encode(texts), module.encode(texts))
@@ -412,7 +412,7 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path, description: 
         checkpoint["lightning_jv5"] = description
     torch.save(checkpoint, path)
     found = None if description is None else 99
-    with pytest.raises(ValueError, match=f"one.ckpt has format {found}; this version of lightning_jv5 reads 2"):
+    with pytest.raises(ValueError, match=f"one.ckpt has format {found}; this version of lightning_jv5 reads 3"):
         EmbeddingModule.load_from_checkpoint(path)
     with pytest.raises(ValueError, match=f"The checkpoint has format {found}"):
         quiet_trainer(tmp_path, max_steps=2).fit(tiny_module(tmp_path), tiny_data(), ckpt_path=path)

@@ -121,7 +121,7 @@ def test_other_tuples_are_other_data(tmp_path: Path) -> None:
     [
         (lambda saved: saved.pop("data"), "does not say what data it was trained on"),
         (lambda saved: saved.pop("trained_batches"), "does not say how many batches it was trained on"),
-        (lambda saved: saved.update(format=3), "format 3; this version of lightning_jv5 reads 2"),
+        (lambda saved: saved.update(format=4), "format 4; this version of lightning_jv5 reads 3"),
     ],
 )
 def test_a_checkpoint_that_lacks_its_place_is_refused(

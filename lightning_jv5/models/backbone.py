@@ -262,6 +262,20 @@ def layer_stack(backbone: nn.Module) -> tuple[str, nn.ModuleList | None]:
     return "", None
 
 
+def recompute_each_layer(backbone: nn.Module) -> None:
+    """Let a transformer compute each layer again in the backward pass, in training mode.
+
+    Raises:
+        ValueError: If the model does not offer it.
+    """
+    if not getattr(backbone, "supports_gradient_checkpointing", False):
+        raise ValueError(
+            f"Got recompute_layers for a {type(backbone).__name__}, which does not offer it; use recompute instead."
+        )
+    enable: Any = backbone.gradient_checkpointing_enable
+    enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
 def _keep_layers(backbone: nn.Module, layers: list[int]) -> None:
     config: Any = backbone.config
     count = int(config.num_hidden_layers)

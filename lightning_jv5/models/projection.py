@@ -1,9 +1,12 @@
 """The linear map between the student's and the teacher's space, usable at every Matryoshka dimension."""
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_jv5.models.model_folder import PROJECTION
 from lightning_jv5.rebuildable import Rebuildable
 
 
@@ -12,33 +15,53 @@ class Projection(Rebuildable, nn.Module):
 
     An embedding truncated to ``k`` dimensions meets the first ``k`` columns of the same ``W`` and the same ``b``, so
     one projection serves every Matryoshka dimension. ``W`` starts as the identity where it is square, else with
-    orthonormal rows or columns; ``b`` starts at zero.
+    orthonormal rows or columns; ``b`` starts at zero. With ``path`` both start as an earlier stage left them.
 
     Args:
-        input_dim: Dimension of the whole student embedding.
-        output_dim: Dimension of the teacher embedding.
+        input_dim: Dimension of the whole student embedding; known where there is a ``path``.
+        output_dim: Dimension of the teacher embedding; known where there is a ``path``.
+        path: A folder that ``export`` wrote, with the projection of the stage before.
         trainable: Whether ``W`` and ``b`` are trained; ``False`` freezes them where they start.
 
     Raises:
-        ValueError: If a dimension is not positive.
+        ValueError: If a dimension is not positive, missing, or not that of the file, or there is no such file.
 
     >>> Projection(3, 3)(torch.tensor([[1.0, 2.0]]))
     tensor([[1., 2., 0.]], grad_fn=<AddmmBackward0>)
     """
 
-    def __init__(self, input_dim: int, output_dim: int, *, trainable: bool = True) -> None:
+    def __init__(
+        self,
+        input_dim: int | None = None,
+        output_dim: int | None = None,
+        *,
+        path: str | None = None,
+        trainable: bool = True,
+    ) -> None:
         super().__init__()
-        if input_dim < 1 or output_dim < 1:
-            raise ValueError(f"Got input_dim {input_dim}, output_dim {output_dim}; both must be at least 1.")
-        self.input_dim = input_dim
-        self.output_dim = output_dim
-        weight = torch.empty(output_dim, input_dim)
-        if input_dim == output_dim:
-            nn.init.eye_(weight)
+        if path is not None:
+            weight, bias = read_projection(path)
+            found = {"output_dim": (output_dim, len(weight)), "input_dim": (input_dim, weight.shape[1])}
+            for name, (wanted, is_there) in found.items():
+                if wanted not in (None, is_there):
+                    raise ValueError(
+                        f"Got {name} {wanted} and the projection of {path!r}, which has {is_there}; leave {name} out, "
+                        "or give no path to start a new projection."
+                    )
         else:
-            nn.init.orthogonal_(weight)
+            if input_dim is None or output_dim is None or input_dim < 1 or output_dim < 1:
+                raise ValueError(
+                    f"Got input_dim {input_dim}, output_dim {output_dim}; both must be at least 1. Only with path may "
+                    "they be left out."
+                )
+            weight, bias = torch.empty(output_dim, input_dim), torch.zeros(output_dim)
+            if input_dim == output_dim:
+                nn.init.eye_(weight)
+            else:
+                nn.init.orthogonal_(weight)
+        self.output_dim, self.input_dim = weight.shape
         self.weight = nn.Parameter(weight, requires_grad=trainable)
-        self.bias = nn.Parameter(torch.zeros(output_dim), requires_grad=trainable)
+        self.bias = nn.Parameter(bias, requires_grad=trainable)
 
     def forward(self, z: Tensor) -> Tensor:
         """Project embeddings, whole or truncated.
@@ -59,3 +82,21 @@ class Projection(Rebuildable, nn.Module):
                 "Build Projection(input_dim=...) with the student's full dimension."
             )
         return F.linear(z, self.weight[:, :width], self.bias)
+
+
+def read_projection(path: str) -> tuple[Tensor, Tensor]:
+    """Read ``W`` and ``b`` from a folder that ``export`` wrote, in float32.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    from safetensors.torch import load_file
+
+    file = Path(path) / PROJECTION
+    if not file.is_file():
+        raise ValueError(
+            f"Got the path {path!r} for a projection, where there is no {PROJECTION}. Give a folder that export wrote "
+            "from a run with a projection, or input_dim and output_dim instead, to start a new one."
+        )
+    tensors = load_file(str(file))
+    return tensors["weight"].float(), tensors["bias"].float()

@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_jv5.data.roles import PROMPT_ROLES, check_role
 from lightning_jv5.models.backbone import load_backbone, position_limit, read_config, resolve_path
+from lightning_jv5.models.model_folder import read_model_folder
 from lightning_jv5.models.pooling import PoolingName
 from lightning_jv5.models.sentence_transformers_folder import (
     DenseLayer,
@@ -128,7 +129,10 @@ def read_settings(
         )
 
     pooling = _choose_pooling(path, pooling, folder)
-    limits = _choose_limits(max_length, position_limit(model), folder, loaded_tokenizer)
+    if max_length is None and path is not None and (described := read_model_folder(str(source))) is not None:
+        max_length = described.max_length  # by role, where sentence-transformers has a single limit
+    positions = position_limit(model)
+    limits = _choose_limits(max_length, positions, folder, loaded_tokenizer)
     if prompts is None:
         prompts = folder.prompts if folder is not None else {}
     dense = folder.dense if folder is not None else ()
@@ -137,7 +141,13 @@ def read_settings(
         subfolder=subfolder,
         revision=revision,
         trust_remote_code=trust_remote_code,
-        tokenization=Tokenization(loaded_tokenizer, prompts=prompts, max_length=limits, append_end=pooling == "last"),
+        tokenization=Tokenization(
+            loaded_tokenizer,
+            prompts=prompts,
+            max_length=limits,
+            append_end=pooling == "last",
+            positions=positions,
+        ),
         pooling=pooling,
         dense=dense,
         dim=dense[-1].out_features if dense else int(model.hidden_size),
@@ -188,11 +198,6 @@ def _choose_limits(
     default = default if positions is None else min(default, positions)
     if not isinstance(max_length, Mapping):
         max_length = dict.fromkeys(PROMPT_ROLES, default if max_length is None else max_length)
-    for role, limit in max_length.items():
+    for role in max_length:
         check_role(role, PROMPT_ROLES, "max_length")
-        if positions is not None and limit > positions:
-            raise ValueError(
-                f"Got max_length {limit} for {role}, but the model has only {positions} positions. "
-                f"Give at most {positions}."
-            )
     return {role: max_length.get(role, default) for role in PROMPT_ROLES}

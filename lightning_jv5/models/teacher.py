@@ -51,7 +51,15 @@ class Teacher(Rebuildable, nn.Module):
 
     Raises:
         ValueError: If a setting is wrong, missing, or does not fit the model.
+
+    Attributes:
+        reads_student_tokens: Whether it embeds the tokens of the student rather than some of its own.
     """
+
+    reads_student_tokens = False
+
+    def bind(self, student: nn.Module) -> None:
+        """Meet the student, once: a model of its own has no need to."""
 
     def __init__(
         self,

@@ -151,7 +151,7 @@ class TextEncoder(nn.Module):
         by_length = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
         bar = tqdm(total=len(texts), unit="text", disable=not progress)
         blocks = -(-len(texts) // _TEXTS_PER_BLOCK)
-        with _evaluating(self), torch.inference_mode(), collective_passes(self.backbone) as sharded, bar:
+        with evaluating(self), torch.inference_mode(), collective_passes(self.backbone) as sharded, bar:
             if sharded:
                 blocks = most_of_any_rank(blocks, device)
             for block in range(blocks):
@@ -203,7 +203,7 @@ def _check_texts(texts: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Put every submodule in evaluation mode, then each back in its own: a frozen part inside may differ."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

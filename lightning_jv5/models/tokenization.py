@@ -69,19 +69,27 @@ class Tokenization:
         tokenizer: A fast transformers tokenizer.
         prompts: Text put before the texts of a role: keys ``"query"`` and ``"document"``; a missing one means none.
         max_length: Most tokens of a text, prompt and special tokens included: one number, or one for each role.
+        positions: Most tokens that the model has positions for; None where nothing limits them.
         append_end: Whether every sequence must end with the end token (what last-token pooling needs). Where the
             post-processor appends nothing, the tokenizer's eos token is appended, or else its sep token.
 
     Raises:
-        ValueError: If a prompt or limit is for an unknown role, a limit leaves no room for text, or an end token is
-            needed and there is none.
+        ValueError: If a prompt or limit is for an unknown role, a limit leaves no room for text or is above the
+            model's positions, or an end token is needed and there is none.
     """
 
     def __init__(
-        self, tokenizer: Any, *, prompts: Mapping[str, str], max_length: Mapping[str, int] | int, append_end: bool
+        self,
+        tokenizer: Any,
+        *,
+        prompts: Mapping[str, str],
+        max_length: Mapping[str, int] | int,
+        append_end: bool,
+        positions: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.append_end = append_end
+        self.positions = positions
         for role in prompts:
             check_role(role, PROMPT_ROLES, "prompts")
         self.prompts = {role: prompts.get(role, "") for role in PROMPT_ROLES}
@@ -146,6 +154,18 @@ class Tokenization:
             self.max_length[role] if max_length is None else max_length,
         )
 
+    def replaced(
+        self, *, prompts: Mapping[str, str] | None = None, max_length: Mapping[str, int] | int | None = None
+    ) -> "Tokenization":
+        """Return the same with other prompts or limits."""
+        return Tokenization(
+            self.tokenizer,
+            prompts=self.prompts if prompts is None else prompts,
+            max_length=self.max_length if max_length is None else max_length,
+            append_end=self.append_end,
+            positions=self.positions,
+        )
+
     def _tokenized(self, texts: Sequence[str], prompt: str, max_length: int) -> "TokenizedTexts":
         if isinstance(texts, str):
             raise ValueError(f"Got one string, {texts[:40]!r}; need a list of texts. Put it in a list.")
@@ -176,6 +196,11 @@ class Tokenization:
             raise ValueError(
                 f"Got max_length {limit} for {role}; the tokenizer adds {added} tokens itself, so nothing of "
                 f"the text would be left. Give at least {added + 1}."
+            )
+        if self.positions is not None and limit > self.positions:
+            raise ValueError(
+                f"Got max_length {limit} for {role}, but the model has only {self.positions} positions. "
+                f"Give at most {self.positions}."
             )
 
     def ragged(self, texts: Sequence[str], role: str) -> RaggedTexts:

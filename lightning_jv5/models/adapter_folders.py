@@ -1,0 +1,93 @@
+"""Which adapters belong to a model's path, and what each of them wants: prompts and limits."""
+
+from pathlib import Path
+
+from lightning_jv5.models.backbone import resolve_path
+from lightning_jv5.models.lora import ADAPTER_CONFIG, check_adapter_name
+from lightning_jv5.models.model_folder import ModelFolder, adapters_in, read_model_folder
+
+
+class AdapterFolders:
+    """The adapters of a model, by name, none of them loaded.
+
+    Args:
+        path: A model's path: a folder that may have adapters under ``adapters/``, the folder of an adapter alone, a
+            hub id, or None.
+
+    Attributes:
+        model: Path of the model itself: for an adapter alone that of the model that it belongs to.
+        own_task: Name of the adapter, where the path is that of an adapter alone.
+        folders: Where each adapter lies.
+
+    Raises:
+        ValueError: If the model that an adapter belongs to is not known or not there.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self.model, self.own_task = path, None
+        self.folders: dict[str, Path] = {}
+        self._descriptions: dict[str, ModelFolder | None] = {}
+        if path is None:
+            return
+        folder = Path(resolve_path(path))
+        if not folder.is_dir():
+            return
+        if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+            self.own_task = self.add(str(folder))
+            self.model = self._model_of(folder, self.own_task)
+        else:
+            self.folders = adapters_in(folder)
+
+    def add(self, folder: str, name: str | None = None) -> str:
+        """Add the folder of an adapter; returns its name, by default that of its task."""
+        path = Path(folder)
+        if not (path / ADAPTER_CONFIG).is_file():
+            raise ValueError(f"Got the adapter folder {folder!r}, which has no {ADAPTER_CONFIG}. Give an exported one.")
+        described = read_model_folder(path)
+        name = name or (described.task if described is not None else None) or path.name
+        check_adapter_name(name)
+        self.folders[name] = path
+        return name
+
+    def folder(self, task: str) -> Path:
+        """Return where an adapter lies.
+
+        Raises:
+            ValueError: If there is none of that name.
+        """
+        if task not in self.folders:
+            raise ValueError(
+                f"Got task {task!r}; {self.model!r} has adapters for {', '.join(self.folders) or 'none'}. "
+                "Use one of these names, or load_adapter first."
+            )
+        return self.folders[task]
+
+    def prompts(self, task: str | None) -> dict[str, str] | None:
+        """Return an adapter's prompts, or None where it does not say."""
+        described = self._description(task)
+        return None if described is None else described.prompts
+
+    def max_length(self, task: str | None) -> dict[str, int] | None:
+        """Return an adapter's limits, or None where it does not say."""
+        described = self._description(task)
+        return None if described is None else described.max_length
+
+    def _description(self, task: str | None) -> ModelFolder | None:
+        if task is None:
+            return None
+        if task not in self._descriptions:
+            self._descriptions[task] = read_model_folder(self.folder(task))
+        return self._descriptions[task]
+
+    def _model_of(self, folder: Path, task: str) -> str:
+        described = self._description(task)
+        base = described.base if described is not None else None
+        if base is None:
+            raise ValueError(
+                f"{str(folder)!r} holds an adapter and does not say of which model. Give the model's path, and call "
+                f"load_adapter({str(folder)!r})."
+            )
+        try:
+            return resolve_path(base)
+        except ValueError as error:
+            raise ValueError(f"{str(folder)!r} holds an adapter of a model that is not there: {error}") from error
