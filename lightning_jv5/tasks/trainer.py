@@ -34,6 +34,11 @@ def begin_evaluation(trainer: Trainer, views: Sequence[View], device: Any = None
     return None if is_cut_short(trainer, loaders, limits) else Evaluation(tasks, views, device)
 
 
+def shows_progress(trainer: Trainer) -> bool:
+    """Return whether this process shows progress bars."""
+    return trainer.is_global_zero and trainer.progress_bar_callback is not None
+
+
 def is_cut_short(trainer: Trainer, loaders: Sequence[Any], limits: Sequence[float]) -> bool:
     """Return whether a limit is below the number of batches of its loader, on any rank: all decide alike."""
     here = any(limit < len(loader) for loader, limit in zip(loaders, limits, strict=True))
