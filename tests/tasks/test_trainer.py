@@ -7,10 +7,10 @@ import pytest
 
 from lightning_jv5.callbacks import BinaryQuantization, MatryoshkaEvaluation, RankedExamples, TeacherStudentTable
 from lightning_jv5.tasks import View, evaluate
-from tests.callbacks.tiny_run import tiny_datamodule, tiny_module, tiny_task, tiny_trainer
 from tests.tasks.labelled_texts import one_of_each
+from tests.tiny_data import quiet_trainer, tiny_data, tiny_module, tiny_task
 
-MAIN = {"small": "mrr@10", "sts": "spearman", "topics": "v_measure", "intents": "accuracy"}
+MAIN = {"small": "ndcg@10", "sts": "spearman", "topics": "v_measure", "intents": "accuracy"}
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +26,9 @@ def test_fit_logs_shows_and_compares_tasks_of_every_kind(tmp_path: Path, capsys:
         RankedExamples(),
         TeacherStudentTable([16], models=("student_before", "student_after")),
     ]
-    module = tiny_module(tmp_path, teacher=False)
-    trainer = tiny_trainer(tmp_path, callbacks)
-    trainer.fit(module, datamodule=tiny_datamodule(val=tasks))
+    module = tiny_module(tmp_path)
+    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=callbacks)
+    trainer.fit(module, datamodule=tiny_data(val=tasks))
     logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
     views = [View(), View(8), View(16), View(precision="binary")]
     for score in evaluate(module.encode, tasks, views, progress=False):
@@ -48,10 +48,13 @@ def test_fit_logs_shows_and_compares_tasks_of_every_kind(tmp_path: Path, capsys:
 
 
 def test_validate_and_test_score_them_and_a_part_is_not_scored(tmp_path: Path) -> None:
-    module, trainer = tiny_module(tmp_path, teacher=False), tiny_trainer(tmp_path, [])
-    [validated] = trainer.validate(module, datamodule=tiny_datamodule(val=one_of_each()), verbose=False)
-    [tested] = trainer.test(module, datamodule=tiny_datamodule(test=one_of_each()), verbose=False)
+    module, trainer = tiny_module(tmp_path), quiet_trainer(tmp_path)
+    trainer.validate(module, datamodule=tiny_data(val=one_of_each()), verbose=False)
+    validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    trainer.test(module, datamodule=tiny_data(test=one_of_each()), verbose=False)
+    tested = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert {f"val/{name.removeprefix('test/')}": value for name, value in tested.items()} == validated
     assert {"val/sts/pearson", "val/topics/v_measure_std", "val/intents/knn_accuracy"} <= validated.keys()
-    cut = tiny_trainer(tmp_path, [], limit_val_batches=1)
-    assert cut.validate(module, datamodule=tiny_datamodule(val=one_of_each()), verbose=False) == [{}]
+    cut = quiet_trainer(tmp_path, limit_val_batches=1)
+    cut.validate(module, datamodule=tiny_data(val=one_of_each()), verbose=False)
+    assert cut.callback_metrics == {}
