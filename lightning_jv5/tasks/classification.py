@@ -14,10 +14,10 @@ from lightning_jv5.tasks.whole_set import DistinctTexts, Role, WholeSetTask
 class ClassificationTask(WholeSetTask):
     """Fit classifiers to a few training texts of each label and score them on the test texts, as in mteb.
 
-    The protocol is that of mteb's ``AbsTaskClassification``: each experiment shuffles the training rows by
-    ``numpy.random.RandomState(seed)``, anew in every experiment but starting from the order that the one before left,
-    takes the first ``samples_per_label`` rows of each label (fewer where there are no more), and fits
-    ``LogisticRegression(max_iter=max_iter, random_state=seed)``. Training texts that no experiment draws are never
+    The protocol is that of ``AbsTaskClassification`` in https://github.com/embeddings-benchmark/mteb, version 2: each
+    experiment shuffles the training rows by ``numpy.random.RandomState(seed)``, anew in every experiment but starting
+    from the order that the one before left, takes the first ``samples_per_label`` rows of each label (fewer where there
+    are no more), and fits ``LogisticRegression(max_iter=max_iter, random_state=seed)``. Training texts that no experiment draws are never
     encoded.
 
     Measures, all means over the experiments: ``accuracy`` and its ``accuracy_std``, the macro-averaged ``f1``, and

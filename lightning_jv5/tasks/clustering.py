@@ -14,10 +14,11 @@ from lightning_jv5.tasks.whole_set import DistinctTexts, Role, WholeSetTask
 class ClusteringTask(WholeSetTask):
     """Cluster the texts by mini-batch k-means and compare with their labels, as mteb does: the V-measure, in [0, 1].
 
-    By default all texts are clustered once, as mteb's ``AbsTaskClusteringLegacy`` clusters each of its sets. With
-    ``batch_size=512, repeats=10, bootstrap=16384``, and ``max_texts`` in place of mteb's fraction, it is its newer
-    ``AbsTaskClustering`` (once ``AbsTaskClusteringFast``): ten clusterings of 16,384 rows each, drawn with replacement
-    by ``random.Random(seed)``, k-means being seeded alike. The vectors are clustered as the view gives them.
+    The protocols are those of https://github.com/embeddings-benchmark/mteb, version 2. By default all texts are
+    clustered once, as ``AbsTaskClusteringLegacy`` clusters each of its sets. With ``batch_size=512, repeats=10,
+    bootstrap=16384``, and ``max_texts`` in place of mteb's fraction, it is the newer ``AbsTaskClustering`` (once
+    ``AbsTaskClusteringFast``): ten clusterings of 16,384 rows each, drawn with replacement by ``random.Random(seed)``,
+    k-means being seeded alike. The vectors are clustered as the view gives them.
 
     Measures are ``v_measure``, the mean, and ``v_measure_std`` where ``repeats`` is above 1. Every view of the
     embeddings is clustered anew: with many, prefer the default.
