@@ -17,8 +17,8 @@ class ClassificationTask(WholeSetTask):
     The protocol is that of ``AbsTaskClassification`` in https://github.com/embeddings-benchmark/mteb, version 2: each
     experiment shuffles the training rows by ``numpy.random.RandomState(seed)``, anew in every experiment but starting
     from the order that the one before left, takes the first ``samples_per_label`` rows of each label (fewer where there
-    are no more), and fits ``LogisticRegression(max_iter=max_iter, random_state=seed)``. Training texts that no experiment draws are never
-    encoded.
+    are no more), and fits ``LogisticRegression(max_iter=max_iter, random_state=seed)``. Training texts that no
+    experiment draws are never encoded.
 
     Measures, all means over the experiments: ``accuracy`` and its ``accuracy_std``, the macro-averaged ``f1``, and
     ``knn_accuracy`` of the 5 nearest neighbours among the same rows, the classifier of mteb's multilabel tasks. Every
