@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from lightning_jv5.models import Teacher as Teacher
     from lightning_jv5.module import EmbeddingModule as EmbeddingModule
     from lightning_jv5.rebuildable import Rebuildable as Rebuildable
+    from lightning_jv5.tasks import ClassificationTask as ClassificationTask
+    from lightning_jv5.tasks import ClusteringTask as ClusteringTask
     from lightning_jv5.tasks import RetrievalTask as RetrievalTask
+    from lightning_jv5.tasks import STSTask as STSTask
 
 _HOME_OF = {
     "EmbeddingDataModule": "lightning_jv5.datamodule",
@@ -22,7 +25,10 @@ _HOME_OF = {
     "Projection": "lightning_jv5.models",
     "Teacher": "lightning_jv5.models",
     "Rebuildable": "lightning_jv5.rebuildable",
+    "ClassificationTask": "lightning_jv5.tasks",
+    "ClusteringTask": "lightning_jv5.tasks",
     "RetrievalTask": "lightning_jv5.tasks",
+    "STSTask": "lightning_jv5.tasks",
 }
 
 __all__ = [  # noqa: PLE0604 - strings, all of them

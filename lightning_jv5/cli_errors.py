@@ -66,7 +66,7 @@ def training_keys() -> dict[str, Any]:
     from lightning_jv5.module import EmbeddingModule
 
     typed = {"model": EmbeddingModule, "data": EmbeddingDataModule, "trainer": Trainer}
-    return {**typed, **dict.fromkeys(["seed_everything", "name", "runs", "ckpt_path", "config"])}
+    return {**typed, **dict.fromkeys(["seed_everything", "name", "from", "runs", "ckpt_path", "config"])}
 
 
 class OneLineErrors:

@@ -18,10 +18,12 @@ from lightning_jv5.cli import fail
 from lightning_jv5.cli_errors import OneLineErrors, innermost
 from lightning_jv5.data.cache import atomic_file
 from lightning_jv5.datamodule import EmbeddingDataModule
+from lightning_jv5.models import resolve_path
 from lightning_jv5.module import EmbeddingModule
 from lightning_jv5.runs import CHECKPOINTS, Run, choose_run
 
 RUN_PLACEHOLDER = "{run}"
+FROM_PLACEHOLDER = "{from}"
 
 
 def run(command: str, arguments: Sequence[str], configs: Sequence[Path]) -> None:
@@ -107,6 +109,12 @@ class EmbeddingCLI(LightningCLI):
         parser.add_argument(
             "--name", type=str | None, default=None, help="Name of the run; by default that of the first config."
         )
+        parser.add_argument(
+            "--from",
+            type=str | None,
+            default=None,
+            help="Folder that export wrote from the stage before; stands for {from} in other settings.",
+        )
         parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs: <runs>/<name>/version_N.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -124,6 +132,7 @@ class EmbeddingCLI(LightningCLI):
         config.name = name
         self.save_config_kwargs["unfilled"] = config.clone()
         _fill_in(config, RUN_PLACEHOLDER, str(self.run.folder))
+        _fill_in_start(config)
         config.trainer.default_root_dir = str(self.run.folder)
         if "ckpt_path" in config:
             config.ckpt_path = None if self.run.checkpoint is None else str(self.run.checkpoint)
@@ -237,6 +246,23 @@ def _fill_in(node: Any, placeholder: str, value: str) -> None:
                 node[key] = filled
         elif isinstance(item, dict | list) or hasattr(item, "__dict__"):
             _fill_in(item, placeholder, value)
+
+
+def _fill_in_start(config: Any) -> None:
+    """Fill in the folder that the run starts from, absolutely: its checkpoints will name it.
+
+    Raises:
+        ValueError: If there is no such folder, or settings need one and there is none.
+    """
+    start = config["from"]
+    if start is not None:
+        found = Path(resolve_path(start))
+        _fill_in(config, FROM_PLACEHOLDER, str(found.absolute()) if found.is_dir() else start)
+    elif FROM_PLACEHOLDER in str(config):
+        raise ValueError(
+            f"Got settings with {FROM_PLACEHOLDER} and nothing to start from. Give the folder of the stage before, "
+            "which `python -m lightning_jv5 export` wrote: --from=DIR, or `from: DIR` in a config."
+        )
 
 
 def _quiet_other_people() -> None:

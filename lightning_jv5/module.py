@@ -35,7 +35,7 @@ from lightning_jv5.parameter_groups import parameter_groups
 from lightning_jv5.rebuildable import Rebuildable, constructor_arguments, describe, rebuild
 from lightning_jv5.schedules import StepSchedule
 from lightning_jv5.tasks import EmbeddedTexts, Evaluation, View
-from lightning_jv5.tasks.trainer import begin_evaluation, check_monitored_scores
+from lightning_jv5.tasks.trainer import begin_evaluation, check_monitored_scores, shows_progress
 
 CHECKPOINT_FORMAT = 3  # 1 knew nothing of the data, 2 nothing of frozen weights
 
@@ -363,7 +363,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
     def _end_evaluation(self, prefix: str) -> None:
         if self._evaluation is None:
             return
-        for score in self._evaluation.compute():
+        for score in self._evaluation.compute(progress=shows_progress(self.trainer)):
             for measure, value in score.values.items():
                 main = measure == self._evaluation.tasks[score.task].main_metric
                 # The metric has merged the ranks: the largest of equal values is the value, where a mean may round

@@ -10,7 +10,9 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
+from lightning_jv5 import ClusteringTask
 from lightning_jv5.cli import main
+from lightning_jv5.data import LocalFiles
 from lightning_jv5.losses import EmbeddingBatch, Objective
 from tests.tiny_configs import write_config
 from tests.tiny_data import tiny_texts
@@ -48,6 +50,33 @@ def test_the_objectives_in_the_docs_can_be_built_and_have_a_gradient() -> None:
     assert list(built.named_terms(batch)) == ["retrieval/contrast", "retrieval/distill", "spread"]
     built(batch).backward()
     assert all(parameter.grad is not None for parameter in [query, document, *built.parameters()])
+
+
+def test_the_evaluation_tasks_in_the_docs_are_scored_by_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIGHTNING_JV5_CACHE", str(tmp_path / "cache"))
+    write_config(tmp_path)
+    texts = tiny_texts(80, seed=10)
+    labelled = [{"text": text, "label": "abc"[row % 3]} for row, text in enumerate(texts)]
+    rows: dict[str, list[dict[str, Any]]] = {
+        "sts.jsonl": [{"text1": texts[row], "text2": texts[row + 40], "score": row % 6} for row in range(40)],
+        "topics.jsonl": labelled,
+        "intents_train.jsonl": labelled[:50],
+        "intents_test.jsonl": labelled[50:],
+    }
+    for name, lines in rows.items():
+        Path(name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tasks, newer = yaml_blocks(ROOT / "docs" / "evaluation.md")
+    Path("tasks.yaml").write_text(yaml.safe_dump(tasks, sort_keys=False))
+    main(["validate", "--config=tiny.yaml", "--config=tasks.yaml"])
+    shown = capsys.readouterr().out
+    for name in ("similarity/spearman", "topics/v_measure", "intents/accuracy", "intents/knn_accuracy"):
+        assert f"val/{name}" in shown
+    assert "val/topics/v_measure_std" not in shown
+    clustering = ClusteringTask(LocalFiles("topics.jsonl"), **newer["init_args"])
+    assert (clustering.bootstrap, clustering.repeats, clustering.batch_size) == (16384, 10, 512)
 
 
 def test_the_mixture_in_the_docs_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ class TeacherStudentTable(Callback):
             write_json(run_folder(trainer) / "summary.json", summary)
             self._draw(trainer, rows, metric)
             self._log_hyperparameters(trainer, pl_module, tasks)
-        self._table = comparison_table(rows, metric)
+        self._table = comparison_table(rows, {name: task.main_metric for name, task in tasks.items()})
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the table, now that the progress bar is closed."""
@@ -210,8 +210,12 @@ class TeacherStudentTable(Callback):
                 logger.log_hyperparams(settings, metrics=metrics, step=trainer.global_step)
 
 
-def comparison_table(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
+def comparison_table(rows: Sequence[Mapping[str, Any]], metric: str | Mapping[str, str]) -> str:
     """Return rows of ``summary.json`` as an aligned text table, one block for each task.
+
+    Args:
+        rows: The rows.
+        metric: The measure of every task, or of each by its name.
 
     >>> rows = [
     ...     {"model": model, "dim": 64, "precision": "float", "value": value, "task": "small"}
@@ -225,7 +229,8 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
     blocks = []
     for task in dict.fromkeys(row["task"] for row in rows):
         values = {(row["dim"], row["precision"], row["model"]): row["value"] for row in rows if row["task"] == task}
-        lines = [f"{task}: {metric}", "dim  precision  teacher  before   after  of teacher"]
+        measure = metric if isinstance(metric, str) else metric[task]
+        lines = [f"{task}: {measure}", "dim  precision  teacher  before   after  of teacher"]
         width = max(3, *(len(str(dim)) for dim, _, _ in values))
         lines[1] = lines[1].rjust(len(lines[1]) + width - 3)
         for precision in sorted({precision for _, precision, _ in values}, reverse=True):  # float, then binary

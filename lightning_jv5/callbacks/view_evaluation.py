@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_jv5.callbacks.curves import Curve, draw_curves
 from lightning_jv5.callbacks.report import log_figure
 from lightning_jv5.tasks import EmbeddedTexts, Evaluation, EvaluationTask, Score, View
-from lightning_jv5.tasks.trainer import begin_evaluation
+from lightning_jv5.tasks.trainer import begin_evaluation, shows_progress
 
 
 class ViewEvaluation(Callback, ABC):
@@ -51,7 +51,7 @@ class ViewEvaluation(Callback, ABC):
             prefix: ``"val"`` or ``"test"``.
             evaluation: Has seen every text.
         """
-        scores = evaluation.compute()
+        scores = evaluation.compute(progress=shows_progress(trainer))
         for name, value in self.measures(scores).items():
             # The metrics have merged the ranks: all have this value, and their maximum is exactly it
             pl_module.log(

@@ -85,8 +85,13 @@ class Evaluation:
                 metric.to(representation.device)
             metric.update(embedded.role, representation, embedded.rows)
 
-    def compute(self) -> list[Score]:
-        """Return the score of each view of each task. Merges over ranks, so every rank calls it."""
+    def compute(self, *, progress: bool = False) -> list[Score]:
+        """Return the score of each view of each task. Merges over ranks, so every rank calls it.
+
+        Args:
+            progress: Whether to show a bar over the views, if they take over two seconds (as classifiers do).
+        """
+        views = tqdm(self._metrics.items(), desc="Scoring", unit="view", delay=2, leave=False, disable=not progress)
         return [
             Score(
                 task=task,
@@ -94,7 +99,7 @@ class Evaluation:
                 values={name: float(value) for name, value in metric.compute().items()},
                 complete=metric.is_complete(),
             )
-            for (task, view), metric in self._metrics.items()
+            for (task, view), metric in views
         ]
 
     def reset(self) -> None:
@@ -163,7 +168,7 @@ def evaluate(
                     )
                 evaluation.update(EmbeddedTexts(embeddings, torch.tensor(batch, dtype=torch.int64), name, part.role))
                 bar.update(len(batch))
-    return evaluation.compute()
+    return evaluation.compute(progress=progress and rank == 0)
 
 
 def _own_rows(part: TaskPart, rank: int, ranks: int) -> list[int]:

@@ -34,6 +34,11 @@ def begin_evaluation(trainer: Trainer, views: Sequence[View], device: Any = None
     return None if is_cut_short(trainer, loaders, limits) else Evaluation(tasks, views, device)
 
 
+def shows_progress(trainer: Trainer) -> bool:
+    """Return whether this process shows progress bars."""
+    return trainer.is_global_zero and trainer.progress_bar_callback is not None
+
+
 def is_cut_short(trainer: Trainer, loaders: Sequence[Any], limits: Sequence[float]) -> bool:
     """Return whether a limit is below the number of batches of its loader, on any rank: all decide alike."""
     here = any(limit < len(loader) for loader, limit in zip(loaders, limits, strict=True))
@@ -56,7 +61,7 @@ def check_monitored_scores(trainer: Trainer) -> None:
         return
     rank_zero_info(
         f"trainer.limit_val_batches={limit} lets the evaluation tasks see a part of their texts, so they are not "
-        "scored; for a cheaper evaluation set the task's max_documents."
+        "scored; for a cheaper evaluation set the task's max_documents or max_texts, or give it fewer rows."
     )
     for callback in running.callbacks:
         monitor = getattr(callback, "monitor", None) or ""
@@ -64,5 +69,5 @@ def check_monitored_scores(trainer: Trainer) -> None:
             raise ValueError(
                 f"{type(callback).__name__} monitors {monitor!r}, but trainer.limit_val_batches={limit} lets the task "
                 "see a part of its texts, and such a score is not logged. Remove the limit, and set the task's "
-                "max_documents for a cheaper evaluation."
+                "max_documents or max_texts, or give it fewer rows, for a cheaper evaluation."
             )

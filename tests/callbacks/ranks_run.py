@@ -12,7 +12,8 @@ from lightning_jv5.callbacks import (
     TeacherStudentTable,
     Throughput,
 )
-from tests.callbacks.tiny_run import tiny_datamodule, tiny_module, tiny_trainer
+from tests.callbacks.tiny_run import tiny_datamodule, tiny_module, tiny_task, tiny_trainer
+from tests.tasks.labelled_texts import one_of_each
 
 
 def main(folder: Path, ranks: int) -> None:
@@ -28,7 +29,7 @@ def main(folder: Path, ranks: int) -> None:
     trainer = tiny_trainer(folder, callbacks, **settings)
     module = tiny_module(folder.parent / f"models-{ranks}")
     # Three rows at a time: with two ranks, the first has two batches of documents and the second has one
-    datamodule = tiny_datamodule(evaluation_batch_size=3)
+    datamodule = tiny_datamodule(evaluation_batch_size=3, val={"small": tiny_task(), **one_of_each()})
     trainer.validate(module, datamodule=datamodule, verbose=False)
     measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
     trainer.fit(module, datamodule=datamodule)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
+from tqdm.auto import tqdm
 
 from lightning_jv5.tasks import EmbeddedTexts, Evaluation, ReadyRetrieval, RetrievalData, Score, View, evaluate
 
@@ -82,6 +83,19 @@ def test_progress_counts_all_texts(capfd: pytest.CaptureFixture[str]) -> None:
     bar = capfd.readouterr().err
     assert "checking" in bar
     assert "50/50" in bar
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_scoring_that_takes_long_shows_a_bar_if_asked(
+    progress: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "lightning_jv5.tasks.evaluation.tqdm", lambda *args, **settings: tqdm(*args, **settings | {"delay": 0})
+    )
+    first = task(0)
+    first.prepare()
+    assert len(Evaluation({"first": first}, VIEWS).compute(progress=progress)) == len(VIEWS)
+    assert ("Scoring" in capfd.readouterr().err) == progress
 
 
 def test_embeddings_in_half_precision_and_with_gradients_are_taken() -> None:

@@ -1,0 +1,122 @@
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch import multiprocessing as mp
+
+from lightning_jv5.rebuildable import describe, rebuild
+from lightning_jv5.tasks import ClassificationTask, ClusteringTask, EvaluationTask, STSTask, View, evaluate
+
+from .labelled_texts import encode_words, labelled, one_of_each, scored_pairs
+
+VIEWS = (View(), View(dim=4), View(precision="binary"), View(dim=4, precision="binary"))
+MEASURES = {
+    "sts": ["spearman", "pearson"],
+    "topics": ["v_measure", "v_measure_std"],
+    "intents": ["accuracy", "accuracy_std", "f1", "knn_accuracy"],
+}
+
+
+def scores_in_one_process() -> list[tuple[dict[str, float], bool]]:
+    scores = evaluate(encode_words, one_of_each(), VIEWS, progress=False)
+    return [(score.values, score.complete) for score in scores]
+
+
+def test_every_view_of_one_pass_scores_every_measure() -> None:
+    scores = evaluate(encode_words, one_of_each(), VIEWS, progress=False)
+    assert [(score.task, score.view) for score in scores] == [(name, view) for name in MEASURES for view in VIEWS]
+    for score in scores:
+        assert list(score.values) == MEASURES[score.task]
+        assert score.complete
+    assert len({score.values[MEASURES[score.task][0]] for score in scores}) > 8
+
+
+def test_scores_repeat_exactly_and_touch_no_global_randomness() -> None:
+    def states() -> list[Any]:
+        return [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+
+    before = states()
+    first = scores_in_one_process()
+    assert states() == before
+    random.seed(9), np.random.seed(9), torch.manual_seed(9)
+    assert scores_in_one_process() == first
+
+
+def _evaluate_on_a_rank(rank: int, world: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    try:
+        encoded: list[str] = []
+
+        def encode(texts: Sequence[str], role: str) -> Tensor:
+            encoded.extend(texts)
+            return encode_words(texts, role)
+
+        scores = evaluate(encode, one_of_each(), VIEWS, progress=False, batch_texts=9)
+        torch.save(([(score.values, score.complete) for score in scores], encoded), f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_ranks_share_the_texts_and_score_as_one(tmp_path: Path) -> None:
+    mp.spawn(_evaluate_on_a_rank, args=(2, str(tmp_path)), nprocs=2)
+    (first, on_first), (second, on_second) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first == second
+    for (values, complete), (alone, _) in zip(first, scores_in_one_process(), strict=True):
+        assert values == pytest.approx(alone, abs=1e-6)
+        assert complete
+    tasks = one_of_each().values()
+    for task in tasks:
+        task.prepare()
+    assert len(on_first) + len(on_second) == sum(len(task.parts()[0].texts) for task in tasks)
+    assert abs(len(on_first) - len(on_second)) <= len(tasks)
+
+
+def test_metrics_of_a_task_are_independent_and_its_data_read_once() -> None:
+    source = scored_pairs()
+    task = STSTask(source)
+    for _ in range(2):
+        task.prepare()
+    assert source.loads == 1
+    one, other = task.metric(), task.metric()
+    one.update("document", torch.ones(1, 3), torch.tensor([0]))
+    assert (one.texts_seen, len(other.rows)) == (1, 0)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_checkpoint_rebuilds_the_task(name: str) -> None:
+    task = one_of_each()[name]
+    scores = [evaluate(encode_words, {name: each}, progress=False) for each in (task, rebuild(describe(task)))]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_bad_embeddings_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="NaN or infinite embeddings of"):
+        evaluate(lambda texts, role: encode_words(texts, role) * torch.nan, {name: one_of_each()[name]}, progress=False)
+    with pytest.raises(ValueError, match="embeddings of 12 coordinates for a view of 13"):
+        evaluate(encode_words, {name: one_of_each()[name]}, [View(dim=13)], progress=False)
+
+
+MAKE: dict[str, Callable[..., EvaluationTask]] = {
+    "sts": lambda **settings: STSTask(scored_pairs(), **settings),
+    "topics": lambda **settings: ClusteringTask(labelled(9, seed=0), **settings),
+    "intents": lambda **settings: ClassificationTask(labelled(9, seed=0), labelled(9, seed=0), **settings),
+}
+
+
+@pytest.mark.parametrize(("name", "known"), [("sts", "spearman, p"), ("topics", "v_m"), ("intents", "accuracy, f1, k")])
+def test_unknown_measures_and_roles_are_refused_before_anything_loads(name: str, known: str) -> None:
+    with pytest.raises(ValueError, match=f"Got main_metric 'ndcg@10'; need one of {known}"):
+        MAKE[name](main_metric="ndcg@10")
+    with pytest.raises(ValueError, match="Got role 'passage'; need 'query' or 'document'"):
+        MAKE[name](role="passage")
+    with pytest.raises(ValueError, match=r"Call prepare\(\) first"):
+        MAKE[name]().parts()
+    with pytest.raises(ValueError, match=r"Call prepare\(\) first"):
+        MAKE[name]().metric()
