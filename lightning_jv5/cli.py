@@ -15,6 +15,8 @@ COMMANDS = {
     "validate": "score a model on the tasks in data.val",
     "test": "score a model on the tasks in data.test",
     "predict": "encode a corpus (data.predict)",
+    "export": "write the model folder of a run: what the next stage starts from",
+    "assemble": "join a model and its adapters to one folder",
     "embed": "write a data set with the vectors of a model as columns",
     "mine": "find hard negatives for pairs or a BEIR folder",
 }

@@ -398,7 +398,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of an unknown format; in ``fit``, go on after the batches that have been trained on."""
-        description = _description(checkpoint, "The checkpoint")
+        description = checkpoint_description(checkpoint, "The checkpoint")
         restore_frozen(checkpoint, self.student, description["frozen"])
         if self.trainer.state.fn == TrainerFn.FITTING:
             if "trained_batches" not in description:
@@ -449,7 +449,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
                 "strategy reads both."
             )
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        description = _description(checkpoint, str(path))
+        description = checkpoint_description(checkpoint, str(path))
         kept = {name: rebuild(value) for name, value in description["arguments"].items() if name not in arguments}
         module = cls(**kept, **arguments)
         restore_frozen(checkpoint, module.student, description["frozen"])
@@ -463,7 +463,12 @@ def trained_batches(trainer: Trainer) -> int:
     return int(progress.processed)
 
 
-def _description(checkpoint: dict[str, Any], origin: str) -> dict[str, Any]:
+def checkpoint_description(checkpoint: dict[str, Any], origin: str) -> dict[str, Any]:
+    """Return what a checkpoint says of how to build its module and of its place in the data.
+
+    Raises:
+        ValueError: If it is no checkpoint of this version's format.
+    """
     description: dict[str, Any] = checkpoint.get("lightning_jv5", {})
     if description.get("format") != CHECKPOINT_FORMAT:
         raise ValueError(

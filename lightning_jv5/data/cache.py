@@ -91,13 +91,14 @@ def write_json(path: str | os.PathLike[str], data: Any) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(final: Path) -> Iterator[Path]:
+def atomic_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give a temporary folder to build in, which becomes ``final`` when the block ends and vanishes when it fails.
 
     Several processes may build the same folder at once: the first to finish wins, and the others discard their own.
 
     Args:
         final: The folder to build; check that it does not exist yet before going to the work.
+        replace: Whether a folder that is there makes room, once the new one is complete.
 
     Yields:
         An empty folder beside ``final``.
@@ -114,6 +115,12 @@ def atomic_folder(final: Path) -> Iterator[Path]:
     building.mkdir()
     try:
         yield building
+        if replace and final.is_dir():
+            old = building.with_name(f"{building.name}.old")
+            final.rename(old)
+            building.rename(final)
+            shutil.rmtree(old, ignore_errors=True)
+            return
         try:
             building.rename(final)
         except OSError:

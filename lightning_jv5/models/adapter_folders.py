@@ -72,6 +72,11 @@ class AdapterFolders:
         described = self._description(task)
         return None if described is None else described.max_length
 
+    def base_fingerprint(self, task: str) -> str | None:
+        """Return what tells the weights that an adapter was trained on, or None where it does not say."""
+        described = self._description(task)
+        return None if described is None else described.base_fingerprint
+
     def _description(self, task: str | None) -> ModelFolder | None:
         if task is None:
             return None

@@ -110,7 +110,7 @@ def read_config(
     model_type = settings.pop("model_type", None)
     if not isinstance(model_type, str):
         raise ValueError(f"Got config {dict(source)!r}; need a model_type, such as bert, qwen3 or eurobert.")
-    with _quiet_transformers():
+    with quiet_transformers():
         try:
             defaults = AutoConfig.for_model(model_type)
         except ValueError as error:
@@ -195,7 +195,7 @@ def load_backbone(
     if attention is not None:
         how["attn_implementation"] = registered_name() if attention == PACKED else attention
 
-    with _quiet_transformers():
+    with quiet_transformers():
         if not isinstance(source, str):
             try:
                 backbone = AutoModel.from_config(config, **how)
@@ -306,7 +306,7 @@ def _keep_layers(backbone: nn.Module, layers: list[int]) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers' progress bars and notes on unused weights away; what matters is raised instead."""
     from transformers.utils import logging
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_jv5.data.batches import RaggedTexts
 from lightning_jv5.models.adapter_folders import AdapterFolders
 from lightning_jv5.models.backbone import recompute_each_layer
+from lightning_jv5.models.fingerprint import fingerprint_of
 from lightning_jv5.models.lora import (
     LoRA,
     active_adapter,
@@ -69,6 +70,7 @@ class Embedder(Rebuildable, TextEncoder):
         pooling: The pooling in use.
         dim: Dimension of an embedding.
         adapter: The adapter that is trained, if any.
+        layers: The layers that were kept of those in the folder, if not all.
         folder: Where the frozen or initial weights come from: a resolved folder or hub id; None for random ones.
 
     Raises:
@@ -126,7 +128,7 @@ class Embedder(Rebuildable, TextEncoder):
             recompute=recompute,
             always_mask=trust_remote_code,
         )
-        self.adapter = adapter
+        self.adapter, self.layers = adapter, layers
         self.folder = settings.source if isinstance(settings.source, str) else None
         self._adapters = adapters
         self._tokenizations: dict[str, Tokenization] = {}
@@ -203,6 +205,12 @@ class Embedder(Rebuildable, TextEncoder):
 
     def _load(self, task: str) -> None:
         if task not in adapter_names(self.backbone):
+            expected = self._adapters.base_fingerprint(task)
+            if expected is not None and expected != fingerprint_of(self.state_dict()):
+                raise ValueError(
+                    f"The adapter in {str(self._adapters.folder(task))!r} was trained on other weights than those of "
+                    f"{self.folder!r}. Give the model that it belongs to, with all layers."
+                )
             device = next(self.backbone.parameters()).device
             load_adapter(self.backbone, task, self._adapters.folder(task))
             self.backbone.to(device)  # adapters are made on the CPU

@@ -1,15 +1,12 @@
 """Frozen weights that need no place in checkpoints, because the student's folder has them."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_jv5.models.embedder import Embedder
-
-_SAMPLED = 64  # numbers of each tensor that tell its content: training changes them all
+from lightning_jv5.models.fingerprint import fingerprint_of
 
 
 def frozen_weights(student: Embedder) -> dict[str, Tensor]:
@@ -22,22 +19,6 @@ def frozen_weights(student: Embedder) -> dict[str, Tensor]:
         return {}
     trained = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
     return {name: tensor for name, tensor in student.state_dict().items() if name not in trained}
-
-
-def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
-    """Hash names, shapes and a sample of the numbers of tensors, adapters aside, quickly for any size.
-
-    >>> fingerprint_of({"w": torch.zeros(2)}) == fingerprint_of({"w": torch.ones(2)})
-    False
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
-        if ".lora_" in name:  # an adapter that was loaded beside the trained one
-            continue
-        flat = tensor.detach().flatten()
-        numbers = flat[torch.linspace(0, max(len(flat) - 1, 0), min(len(flat), _SAMPLED)).long().to(flat.device)]
-        digest.update(f"{name} {tuple(tensor.shape)} {numbers.double().tolist()}".encode())
-    return digest.hexdigest()
 
 
 def drop_frozen(checkpoint: dict[str, Any], student: Embedder) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_jv5.models.pooling import PoolingName
 
-_POOLING: Mapping[str, PoolingName] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+POOLING: Mapping[str, PoolingName] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 _OLD_POOLING_KEYS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -19,7 +19,7 @@ _OLD_POOLING_KEYS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_ACTIVATIONS: Mapping[str, type[nn.Module]] = {
+ACTIVATIONS: Mapping[str, type[nn.Module]] = {
     "torch.nn.modules.linear.Identity": nn.Identity,
     "torch.nn.modules.activation.Tanh": nn.Tanh,
     "torch.nn.modules.activation.ReLU": nn.ReLU,
@@ -67,7 +67,7 @@ class DenseLayer:
             linear.load_state_dict(tensors)
         except RuntimeError as error:
             raise ValueError(f"{self.weights} does not fit its config.json: {error}") from error
-        return nn.Sequential(linear, _ACTIVATIONS[self.activation]())
+        return nn.Sequential(linear, ACTIVATIONS[self.activation]())
 
 
 @dataclass(frozen=True)
@@ -159,11 +159,11 @@ def _read_pooling(path: str, folder: str, revision: str | None) -> PoolingName:
     if mode is None:
         mode = [name for key, name in _OLD_POOLING_KEYS.items() if config.get(key)] or ["mean"]
     modes = [mode] if isinstance(mode, str) else list(mode)
-    if len(modes) != 1 or modes[0] not in _POOLING:
-        raise ValueError(f"{path!r}: Pooling {' + '.join(modes)} is not supported; one of {', '.join(_POOLING)} is.")
+    if len(modes) != 1 or modes[0] not in POOLING:
+        raise ValueError(f"{path!r}: Pooling {' + '.join(modes)} is not supported; one of {', '.join(POOLING)} is.")
     if not config.get("include_prompt", True):
         raise ValueError(f"{path!r}: Pooling with include_prompt: false is not supported; prompts are always pooled.")
-    return _POOLING[modes[0]]
+    return POOLING[modes[0]]
 
 
 def _read_dense(path: str, folder: str, revision: str | None) -> DenseLayer:
@@ -175,10 +175,10 @@ def _read_dense(path: str, folder: str, revision: str | None) -> DenseLayer:
             "plain Dense on sentence_embedding is supported."
         )
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
-    if activation not in _ACTIVATIONS:
+    if activation not in ACTIVATIONS:
         raise ValueError(
             f"{path!r}: the Dense module in {folder!r} has activation {activation!r}; supported: "
-            f"{', '.join(_ACTIVATIONS)}."
+            f"{', '.join(ACTIVATIONS)}."
         )
     if not {"in_features", "out_features"} <= config.keys():
         raise ValueError(f"{path!r}: {_join(folder, 'config.json')} lacks in_features or out_features. Is it complete?")

@@ -104,7 +104,7 @@ class Tokenization:
             self.max_length = dict.fromkeys(PROMPT_ROLES, max_length)
 
         prefix, suffix = _added_tokens(tokenizer)
-        self._appended: list[int] = []  # by us, where the post-processor appends nothing
+        self.appended: list[int] = []  # by us, where the post-processor appends nothing
         if append_end and not suffix:
             end = next((token for token in (tokenizer.eos_token_id, tokenizer.sep_token_id) if token is not None), None)
             if end is None:
@@ -112,11 +112,11 @@ class Tokenization:
                     f"The tokenizer {type(tokenizer).__name__} appends no end token and names no eos or sep token, but "
                     "last-token pooling needs one. Set its eos_token, or use pooling 'mean' or 'cls'."
                 )
-            self._appended = [int(end)]
+            self.appended = [int(end)]
         self._before, self._after = len(prefix), len(suffix)
         for role, limit in self.max_length.items():
             self._check_limit(limit, role)
-        self.end_token_id: int | None = (suffix + self._appended)[-1] if suffix or self._appended else None
+        self.end_token_id: int | None = (suffix + self.appended)[-1] if suffix or self.appended else None
 
     def __call__(self, texts: Sequence[str], role: str) -> list[list[int]]:
         """Tokenise texts of one role.
@@ -171,7 +171,7 @@ class Tokenization:
             raise ValueError(f"Got one string, {texts[:40]!r}; need a list of texts. Put it in a list.")
         if not texts:
             return TokenizedTexts([], [])
-        limit = max_length - len(self._appended)
+        limit = max_length - len(self.appended)
         encoded = self.tokenizer(
             [prompt + text for text in texts],
             add_special_tokens=True,
@@ -188,10 +188,10 @@ class Tokenization:
             ids[:last] + ids[last + 1 :] if longer else ids
             for ids, longer in zip(encoded["input_ids"], cut, strict=True)
         ]
-        return TokenizedTexts([[*ids, *self._appended] or placeholder for ids in kept], cut)
+        return TokenizedTexts([[*ids, *self.appended] or placeholder for ids in kept], cut)
 
     def _check_limit(self, limit: int, role: str) -> None:
-        added = self._before + self._after + len(self._appended)
+        added = self._before + self._after + len(self.appended)
         if limit <= added:
             raise ValueError(
                 f"Got max_length {limit} for {role}; the tokenizer adds {added} tokens itself, so nothing of "
@@ -224,7 +224,7 @@ class Tokenization:
         return _hash(self._common_settings())
 
     def _common_settings(self) -> list[Any]:
-        return [_FINGERPRINT_VERSION, self._vocabulary, self.tokenizer.truncation_side, self._appended, self.append_end]
+        return [_FINGERPRINT_VERSION, self._vocabulary, self.tokenizer.truncation_side, self.appended, self.append_end]
 
     @functools.cached_property
     def _vocabulary(self) -> Any:
