@@ -19,6 +19,7 @@ FUNCTIONS = {
     "embed": "lightning_jv5.data.embed_columns:embed_columns",
     "export": "lightning_jv5.export.stage:export",
     "mine": "lightning_jv5.data.mining:mine",
+    "recipe": "lightning_jv5.recipe:recipe",
 }
 
 

@@ -4,6 +4,8 @@ from lightning_jv5.data.batches import EvaluationBatch as EvaluationBatch
 from lightning_jv5.data.batches import RaggedTexts as RaggedTexts
 from lightning_jv5.data.batches import TextBatch as TextBatch
 from lightning_jv5.data.beir import BeirFolder as BeirFolder
+from lightning_jv5.data.docstring_labels import DocstringLabels as DocstringLabels
+from lightning_jv5.data.docstring_similarity import DocstringSimilarity as DocstringSimilarity
 from lightning_jv5.data.docstrings import Docstrings as Docstrings
 from lightning_jv5.data.files import LocalFiles as LocalFiles
 from lightning_jv5.data.hub import HubDataset as HubDataset

@@ -103,6 +103,7 @@ def export(
         "steps": int(checkpoint["global_step"]),
         "batches": int(described["trained_batches"]),
         "objective": arguments["objective"],
+        "watched": {name: float(value) for name, value in objective.watched(checkpoint["global_step"]).items()},
     }
     kept = _projection(objective, projection)
     with atomic_folder(folder, replace=overwrite) as building:

@@ -5,6 +5,7 @@ of adapters. Files are PEFT's own, so that ``PeftModel.from_pretrained`` reads t
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,9 @@ def _is_linear(part: nn.Module) -> bool:
 def _inject(backbone: nn.Module, name: str, config: Any) -> None:
     from peft import inject_adapter_in_model
 
-    inject_adapter_in_model(config, backbone, adapter_name=name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
+        inject_adapter_in_model(config, backbone, adapter_name=name)
     switch_adapter(backbone, name)
 
 
