@@ -174,9 +174,14 @@ class SetOpener:
         student = training_set.tokenizations(layout, self.module.student.tokenization, name)
         teacher = {}
         if self.module.teacher is not None and not self.module.teacher.reads_student_tokens:
-            roles = training_set.teacher_prompts(missing)
-            teacher = {column: self.module.teacher.tokenization.column(role) for column, role in roles.items()}
-        return BatchReader(name, layout, student, teacher, self.teacher_roles, training_set.streaming)
+            prompts = training_set.teacher_prompts(missing)
+            teacher = {column: self.module.teacher.tokenization.column(role) for column, role in prompts.items()}
+        roles = self._teacher_roles(training_set)
+        return BatchReader(name, layout, student, teacher, roles, training_set.streaming)
+
+    def _teacher_roles(self, training_set: TrainingSet) -> Sequence[str]:
+        own = training_set.teacher_roles
+        return self.teacher_roles if own is None else own
 
     def _columns_without_vectors(self, training_set: TrainingSet, layout: Layout, names: Sequence[str]) -> list[str]:
         """Return the columns whose teacher vectors are wanted and not among the columns; check those that are.
@@ -184,7 +189,7 @@ class SetOpener:
         Raises:
             ValueError: If vectors are known to be another teacher's.
         """
-        wanted = [layout.columns[role] for role in self.teacher_roles if role in layout.columns]
+        wanted = [layout.columns[role] for role in self._teacher_roles(training_set) if role in layout.columns]
         columns = list(dict.fromkeys(column for group in wanted for column in group))
         # The vectors of a role are read together: with one column's missing, the others' do not help
         whole = [group for group in wanted if all(f"{column}{VECTORS_SUFFIX}" in names for column in group)]
@@ -205,6 +210,8 @@ class SetOpener:
         columns: Plain = {role: list(names) for role, names in reader.layout.columns.items()}
         tokens: Plain = {column: tokenization.fingerprint for column, tokenization in reader.student.items()}
         description["texts"] = fingerprint(columns, tokens)  # what decides the student's tokens
+        if training_set.teacher_roles is not None:
+            description["teacher_roles"] = list(training_set.teacher_roles)
         if training_set.tuples is not None:
             description["tuples"] = describe(training_set.tuples)
         return OpenedSet(training_set, training_set.batch_size or self.batch_size, reader, rows, description)

@@ -223,14 +223,14 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], metric: str | Mapping[st
     ... ]
     >>> print(comparison_table(rows, "ndcg@10"))
     small: ndcg@10
-    dim  precision  teacher  before   after  of teacher
-     64  float       0.5000  0.1000  0.4000       80.0%
+    dim  precision  teacher  before   after     gain  of teacher
+     64  float       0.5000  0.1000  0.4000  +0.3000       80.0%
     """
     blocks = []
     for task in dict.fromkeys(row["task"] for row in rows):
         values = {(row["dim"], row["precision"], row["model"]): row["value"] for row in rows if row["task"] == task}
         measure = metric if isinstance(metric, str) else metric[task]
-        lines = [f"{task}: {measure}", "dim  precision  teacher  before   after  of teacher"]
+        lines = [f"{task}: {measure}", "dim  precision  teacher  before   after     gain  of teacher"]
         width = max(3, *(len(str(dim)) for dim, _, _ in values))
         lines[1] = lines[1].rjust(len(lines[1]) + width - 3)
         for precision in sorted({precision for _, precision, _ in values}, reverse=True):  # float, then binary
@@ -239,7 +239,8 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], metric: str | Mapping[st
                 kept = f"{after / teacher:.1%}" if teacher and after is not None else "-"
                 cells = " ".join(("-" if value is None else f"{value:.4f}").rjust(7) for value in (before, after))
                 first = ("-" if teacher is None else f"{teacher:.4f}").rjust(7)
-                lines.append(f"{dim:>{width}}  {precision:<9}  {first} {cells} {kept:>11}")
+                gain = "-" if before is None or after is None else f"{after - before:+.4f}"
+                lines.append(f"{dim:>{width}}  {precision:<9}  {first} {cells} {gain:>8} {kept:>11}")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

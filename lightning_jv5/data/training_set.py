@@ -15,6 +15,7 @@ from lightning_jv5.data.layouts import Layout, prompt_role, row_by_row
 from lightning_jv5.data.roles import PROMPT_ROLES, check_role
 from lightning_jv5.data.source import Source, did_you_mean
 from lightning_jv5.data.tokenized import cut_column
+from lightning_jv5.losses.batch import checked_roles
 from lightning_jv5.rebuildable import Rebuildable
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class TrainingSet(Rebuildable):
         roles: Whose prompt a column has, the query's or the document's, by column; by default ``query`` has the query's
             and every other column the document's.
         prompts: Text that the student reads before the texts of a column, by column, instead of its own prompt.
+        teacher_roles: The roles whose texts the teacher embeds; by default the data module's. ``[]`` spares the teacher
+            a set whose loss asks for none of its vectors, such as scored pairs.
         tuples: Makes tuples of texts with labels.
         streaming: Whether to read the rows in the source's order, without loading all of them first.
         shuffle_rows: In a stream: how many rows are shuffled together; 0 keeps the order.
@@ -56,6 +59,7 @@ class TrainingSet(Rebuildable):
     weight: float | None = None
     roles: dict[str, str] | None = None
     prompts: dict[str, str] | None = None
+    teacher_roles: list[str] | None = None
     tuples: LabelTuples | None = None
     streaming: bool = False
     shuffle_rows: int = 10_000
@@ -70,6 +74,8 @@ class TrainingSet(Rebuildable):
             raise ValueError(f"Got tokens {self.tokens!r}; need 'cached' or 'as_read'.")
         if self.streaming and self.tuples is not None:
             raise ValueError("Got tuples of a stream; tuples need all labels beforehand. Set streaming to false.")
+        if self.teacher_roles:
+            checked_roles(self.teacher_roles)
         for role in (self.roles or {}).values():
             check_role(role, PROMPT_ROLES, "roles")
 
