@@ -111,10 +111,10 @@ class NeedleInNoise(Source):
 
         tokenizer = load_tokenizer(resolve_path(self.tokenizer))
         tokenization = Tokenization(tokenizer, prompts={}, max_length=self.max_tokens, append_end=False)
-        settings = [self.rows, self.min_tokens, self.max_tokens, self.facts, self.hard_negatives, self.seed]
+        settings = (self.rows, self.min_tokens, self.max_tokens, self.facts, self.hard_negatives, self.seed)
+        languages = ",".join(self.languages)
         rows_key = fingerprint(
-            *("needle in noise", _FORMAT, tokenization.tokenizer_fingerprint, self.split),
-            *(",".join(self.languages), *settings),
+            "needle in noise", _FORMAT, tokenization.tokenizer_fingerprint, self.split, languages, *settings
         )
         negatives = [f"negative_{number}" if number > 1 else "negative" for number in range(1, self.hard_negatives + 1)]
         schema = pa.schema(
@@ -300,5 +300,5 @@ def nearest_below(
             best, longest, tokens = made, max(counts), counts[0]
         if 0 <= short <= _NEAR:
             break
-        budget += short if short > 0 else 2 * short  # what was too long comes back on the safe side
+        budget = budget * (target - alone) // max(max(counts) - alone, 1)
     return best, tokens

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 (letters of other alphabets are meant here)
 """What needles and the noise around them say, in several languages, by template."""
 
 import itertools
@@ -87,7 +88,7 @@ LANGUAGES = {
             ("Der Zugangscode des Archivs {name} lautet {value}.", "Mit welchem Code öffnet man das Archiv {name}?"),
             (
                 "Der Schlüssel zum Lager {name} liegt in Raum {value}.",
-                "In welchem Raum liegt der Lagerschlüssel {name}?",
+                "Wo liegt der Schlüssel zum Lager {name}?",
             ),
             ("Die letzte Fähre ab {name} fährt um {value} Uhr.", "Wann fährt die letzte Fähre von {name} ab?"),
             ("Die Brücke von {name} wurde {value} eröffnet.", "In welchem Jahr wurde die Brücke von {name} eröffnet?"),
@@ -95,7 +96,7 @@ LANGUAGES = {
             ("Das Labor {name} hat die Durchwahl {value}.", "Unter welcher Nummer erreicht man das Labor {name}?"),
         ),
         sentence="{time} {action} {place}.",
-        subjects=("",),
+        subjects=("",),  # the verb comes before it, so it is in the action
         actions=tuple(
             f"{verb} {subject} {rest}"
             for subject in (
