@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from lightning_jv5 import ClusteringTask
 from lightning_jv5.cli import main
-from lightning_jv5.data import LocalFiles
+from lightning_jv5.data import LocalFiles, TrainingSet
 from lightning_jv5.losses import EmbeddingBatch, Objective
 from tests.tiny_configs import write_config
 from tests.tiny_data import tiny_texts
@@ -97,10 +97,26 @@ def test_the_mixture_in_the_docs_trains(tmp_path: Path, monkeypatch: pytest.Monk
     }
     for name, lines in rows.items():
         Path(name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    [mixture] = yaml_blocks(ROOT / "docs" / "data.md")
+    [mixture] = [block for block in yaml_blocks(ROOT / "docs" / "data.md") if "trainer" in block]
     Path("mixture.yaml").write_text(yaml.safe_dump(mixture, sort_keys=False))
     tensorboard = "--trainer.logger=lightning.pytorch.loggers.CSVLogger"
     main(["fit", "--config=tiny.yaml", "--config=mixture.yaml", tensorboard, "--trainer.logger.save_dir=logs"])
     [metrics] = Path("logs").rglob("metrics.csv")
     header = metrics.read_text().splitlines()[0].split(",")
     assert {f"sets/{name}/loss" for name in ("nli", "sts", "intents", "web")} <= set(header)
+
+
+def test_the_long_texts_in_the_docs_are_made_and_fit_their_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTNING_JV5_CACHE", str(tmp_path))
+    [block] = [block for block in yaml_blocks(ROOT / "docs" / "data.md") if "long" in block["data"]["train"]]
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--train", type=dict[str, TrainingSet])
+    train = parser.instantiate(parser.parse_object({"train": block["data"]["train"]})).train
+    assert (train["long"].source.rows, train["long"].batch_size, train["short"].batch_size) == (20_000, 64, 256)
+    train["long"].source.rows = 6
+    rows = train["long"].source.load()
+    assert rows["language"][:] == ["en", "de", "zh"] * 2
+    assert 990 < min(rows["tokens"]) <= max(rows["tokens"]) < train["long"].max_length
+    assert train["long"].layout(rows, "long").columns["negatives"] == ("negative",)

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from lightning.pytorch import Callback
 
-from lightning_jv5.data import LabelTuples, Source, TextBatch, TrainingSet
+from lightning_jv5.data import LabelTuples, NeedleInNoise, Source, TextBatch, TrainingSet
 from lightning_jv5.data.cache import fingerprint
 from lightning_jv5.losses import ByScore, CoSENT, InfoNCE
 from tests.tiny_data import (
@@ -24,6 +24,7 @@ from tests.tiny_data import (
     tiny_teacher,
     tiny_texts,
 )
+from tests.tiny_models import save_tiny_tokenizer, tiny_config
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +91,44 @@ def test_four_kinds_of_data_train_in_one_run(tmp_path: Path, workers: int) -> No
     assert all(batch.stream is not None for batch in batches.of("stream"))
     counts = [batch.negative_counts for batch in batches.of("triplets")]
     assert {int(count) for part in counts if part is not None for count in part} == {1, 2, 3}
+
+
+def test_many_short_and_few_long_texts_train_in_one_run_with_each_layer_and_chunk_computed_again(
+    tmp_path: Path,
+) -> None:
+    tokenizer = save_tiny_tokenizer(tmp_path / "counts")
+    long = NeedleInNoise(12, tokenizer=tokenizer, min_tokens=150, max_tokens=250, languages=["en", "ja"])
+    short = NeedleInNoise(40, tokenizer=tokenizer, min_tokens=24, max_tokens=64, facts=1, seed=1)
+
+    def run(**settings: Any) -> tuple[Batches, dict[str, torch.Tensor], int]:
+        config = tiny_config(num_hidden_layers=2, max_position_embeddings=256)
+        student = tiny_student(tmp_path, config=config, max_length=256, max_tokens_per_chunk=300, **settings)
+        module = tiny_module(tmp_path, student=student, objective=InfoNCE())
+        passes: list[int] = []
+        # Inside a layer: hooks of the layer itself stay outside what is computed again
+        student.backbone.encoder.layer[0].attention.self.query.register_forward_hook(lambda *_: passes.append(1))
+        before = [weight.detach().clone() for weight in module.parameters()]
+        train = {
+            "short": TrainingSet(short, batch_size=8, max_length=32, weight=1.0),
+            "long": TrainingSet(long, batch_size=2, max_length=256, weight=1.0),
+        }
+        batches = fit(tmp_path, train, steps=16, module=module)
+        assert not any(torch.equal(was, weight) for was, weight in zip(before, module.parameters(), strict=True))
+        return batches, {name: weight.detach().clone() for name, weight in module.named_parameters()}, len(passes)
+
+    batches, weights, passes = run(recompute=True, recompute_layers=True)
+    assert {batch.dataset for batch in batches.seen} == {"short", "long"}
+    for batch in batches.of("short"):
+        assert [len(batch.texts[role]) for role in ("query", "document")] == [8, 8]
+        assert batch.texts["document"].lengths.max() == 32  # longer ones are cut there
+    for batch in batches.of("long"):
+        assert [len(batch.texts[role]) for role in ("query", "document")] == [2, 2]
+        lengths = batch.texts["document"].lengths.tolist()
+        assert all(145 <= length <= 252 for length in lengths)  # whole: 250 tokens and the prompt
+    _, plain, once = run()
+    assert passes == 3 * once  # the backward pass runs a chunk again, and then each of its layers
+    for name, weight in plain.items():
+        torch.testing.assert_close(weights[name], weight, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("vectors", ["online", "precompute"])

@@ -11,5 +11,6 @@ from lightning_jv5.data.files import LocalFiles as LocalFiles
 from lightning_jv5.data.hub import HubDataset as HubDataset
 from lightning_jv5.data.label_tuples import LabelTuples as LabelTuples
 from lightning_jv5.data.mixture import MixturePlan as MixturePlan
+from lightning_jv5.data.needle_in_noise import NeedleInNoise as NeedleInNoise
 from lightning_jv5.data.source import Source as Source
 from lightning_jv5.data.training_set import TrainingSet as TrainingSet
