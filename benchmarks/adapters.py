@@ -3,11 +3,11 @@
     python benchmarks/adapters.py --data DIR            train, score, print the table, write adapters.json
     python benchmarks/adapters.py --markdown            print the table of adapters.json again
 
-DIR holds `scifact` and `nfcorpus` (BEIR folders), `stsb`, `sick_r` (text1, text2, score), `banking77`, `trec` (text, label),
-`stackoverflow_clustering` (text, label) and `acl_pairs` (query, document). Train parts are for training, test parts for
+DIR holds `scifact` and `nfcorpus` (BEIR folders), `stsb`, `sick_r` (text1, text2, score), `banking77`, `trec` and
+`stackoverflow_clustering` (text, label), and `acl_pairs` (query, document). Train parts are for training, test parts for
 scoring; classification draws 8 rows of each label from the train part, 10 times. It is an ordinary recipe, of
-`small.yaml` and four configs that this script writes; interrupted, it goes on. All models read 128 tokens in
-retrieval and 64 elsewhere.
+`small.yaml` and four configs that this script writes; interrupted, it goes on. All models read 128 tokens in retrieval
+and 64 elsewhere.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def configs(data: Path) -> dict[str, dict[str, Any]]:
     }
     titles = {"source": rows("acl_pairs/pairs.jsonl", rows=4000), "weight": 1.0}
     topics = {
-        "docstrings": {"source": part("data.DocstringLabels", split="train", text="summary", rows=4000)},
+        "docstrings": {"source": part("data.DocstringLabels", split="train", text="query", rows=4000)},
         "acl": titles | {"weight": None},
         "banking77": texts("banking77/train.jsonl", 3000),
         "trec": texts("trec/train.jsonl", 3000),

@@ -97,13 +97,26 @@ def test_the_mixture_in_the_docs_trains(tmp_path: Path, monkeypatch: pytest.Monk
     }
     for name, lines in rows.items():
         Path(name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    [mixture] = [block for block in yaml_blocks(ROOT / "docs" / "data.md") if "trainer" in block]
+    [mixture] = [block for block in yaml_blocks(ROOT / "docs" / "data.md") if "nli" in block["data"]["train"]]
     Path("mixture.yaml").write_text(yaml.safe_dump(mixture, sort_keys=False))
     tensorboard = "--trainer.logger=lightning.pytorch.loggers.CSVLogger"
     main(["fit", "--config=tiny.yaml", "--config=mixture.yaml", tensorboard, "--trainer.logger.save_dir=logs"])
     [metrics] = Path("logs").rglob("metrics.csv")
     header = metrics.read_text().splitlines()[0].split(",")
     assert {f"sets/{name}/loss" for name in ("nli", "sts", "intents", "web")} <= set(header)
+
+
+def test_the_sources_without_files_in_the_docs_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIGHTNING_JV5_CACHE", str(tmp_path / "cache"))
+    write_config(tmp_path)
+    [config] = [block for block in yaml_blocks(ROOT / "docs" / "data.md") if "labels" in block["data"]["train"]]
+    Path("without_files.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    tensorboard = "--trainer.logger=lightning.pytorch.loggers.CSVLogger"
+    main(["fit", "--config=tiny.yaml", "--config=without_files.yaml", tensorboard, "--trainer.logger.save_dir=logs"])
+    [metrics] = Path("logs").rglob("metrics.csv")
+    header = metrics.read_text().splitlines()[0].split(",")
+    assert {f"sets/{name}/loss" for name in ("labels", "similarity", "pairs")} <= set(header)
 
 
 def test_the_long_texts_in_the_docs_are_made_and_fit_their_limit(

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from lightning_jv5.data.arrow_cache import cached_rows
 from lightning_jv5.data.cache import atomic_folder, cache_folder, fingerprint
 from lightning_jv5.data.source import Source, did_you_mean, first_rows
 from lightning_jv5.rebuildable import Plain
@@ -107,11 +108,10 @@ class Docstrings(Source):
         from datasets import Dataset
 
         folders = {name: _locate(name) for name in self.packages}
-        versions: list[Plain] = [[name, _version(name, folder)] for name, folder in sorted(folders.items())]
-        key = fingerprint("docstrings", _FORMAT, list(sys.version_info[:3]), versions, self.heldout)
+        key = fingerprint("docstrings", _FORMAT, list(sys.version_info[:3]), _versions(folders), self.heldout)
         built = cache_folder() / f"docstrings-{key}"
         if not built.is_dir():
-            train, heldout = split_pairs(_read(folders), self.heldout, self.packages)
+            train, heldout = split_pairs(pairs_in(docstring_pairs(self.packages)), self.heldout, self.packages)
             with atomic_folder(built) as folder:
                 _write(train, folder / "train.arrow")
                 _write(heldout, folder / "heldout.arrow")
@@ -125,6 +125,31 @@ class Docstrings(Source):
                 f"{_more_packages(self.packages)}."
             )
         return first_rows(dataset, self.rows, origin="docstrings")
+
+
+def docstring_pairs(packages: Sequence[str]) -> "datasets.Dataset":
+    """Return all pairs of the packages, no two with a title or body in common; parsed once and kept.
+
+    Args:
+        packages: As for :class:`Docstrings`.
+
+    Returns:
+        The pairs by module and name; a column for each field of :class:`Pair`.
+
+    Raises:
+        ValueError: If a package is not installed.
+    """
+    import pyarrow as pa
+
+    folders = {name: _locate(name) for name in packages}
+    key = fingerprint("docstring pairs", _FORMAT, list(sys.version_info[:3]), _versions(folders))
+    schema = pa.schema({field: pa.string() for field in Pair._fields})
+    return cached_rows("docstring_pairs", key, schema, lambda: [_table(list(_distinct(_read(folders))))])
+
+
+def pairs_in(rows: "datasets.Dataset") -> list[Pair]:
+    """Return what :func:`docstring_pairs` keeps as a data set."""
+    return [Pair(*texts) for texts in zip(*(rows[field][:] for field in Pair._fields), strict=True)]
 
 
 def split_pairs(pairs: Iterable[Pair], heldout: int, packages: Sequence[str] = ()) -> tuple[list[Pair], list[Pair]]:
@@ -148,7 +173,7 @@ def split_pairs(pairs: Iterable[Pair], heldout: int, packages: Sequence[str] = (
     most = max(5, heldout // 70)
     copies = NearCopies()
     chosen: list[Pair] = []
-    for module in sorted(modules, key=lambda module: _keyed_hash("held-out module", module)):
+    for module in in_order_of_holding_out(modules):
         if len(chosen) == heldout:
             break
         taken = 0
@@ -165,6 +190,11 @@ def split_pairs(pairs: Iterable[Pair], heldout: int, packages: Sequence[str] = (
         )
     chosen.sort(key=lambda pair: _keyed_hash("held-out pair", pair.query))
     return train, chosen
+
+
+def in_order_of_holding_out(modules: Iterable[str]) -> list[str]:
+    """Return modules in the order in which they are held out: whoever holds more out, holds these out too."""
+    return sorted(modules, key=lambda module: _keyed_hash("held-out module", module))
 
 
 def _more_packages(packages: Sequence[str]) -> str:
@@ -248,9 +278,14 @@ def _keyed_hash(key: str, text: str) -> bytes:
 
 
 def _write(pairs: Sequence[Pair], path: Path) -> None:
+    _write_table(_table(pairs), path)
+
+
+def _table(pairs: Sequence[Pair]) -> Any:
     import pyarrow as pa
 
-    _write_table(pa.table({field: [getattr(pair, field) for pair in pairs] for field in Pair._fields}), path)
+    texts = pa.string()
+    return pa.table({field: pa.array([getattr(pair, field) for pair in pairs], texts) for field in Pair._fields})
 
 
 def _write_table(table: Any, path: Path) -> None:
@@ -292,6 +327,10 @@ def _locate(package: str) -> Path:
         f"Got package {package!r}, of which no Python source is installed; need 'stdlib' or import names of installed "
         f"packages.{did_you_mean(package, known)} Install it, or take it out of packages."
     )
+
+
+def _versions(folders: dict[str, Path]) -> list[Plain]:
+    return [[name, _version(name, folder)] for name, folder in sorted(folders.items())]
 
 
 def _version(package: str, folder: Path) -> Plain:
