@@ -269,13 +269,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str,
             run = home / "runs" / f"jina_v5_{model}_{stage}" / "version_0"
             if not run.is_dir():
                 [row] = [row for row in TABLE_A1 if (row.model, row.stage) == (model, stage)]
-                start = (
-                    [] if stage == "distill" else [f"--from={exported(model, before(row), train(model, before(row)))}"]
-                )
-                small_long = ["--data.train.long.batch_size=2"] if stage == "retrieval" else []
-                main(
-                    ["fit", *recipe_files(row), "--config=trainer/cpu.yaml", "--config=tiny.yaml", *start, *small_long]
-                )
+                words = [*recipe_files(row), "--config=trainer/cpu.yaml", "--config=tiny.yaml"]
+                if stage != "distill":
+                    words.append(f"--from={exported(model, before(row), train(model, before(row)))}")
+                if stage == "retrieval":
+                    words.append("--data.train.long.batch_size=2")
+                if model == "small":  # as shipped: fused optimizers, for one, cannot clip under mixed precision
+                    words.append("--trainer.precision=bf16-mixed")
+                main(["fit", *words])
             return run
 
         yield train
@@ -328,4 +329,8 @@ def test_shipped_recipe_trains_from_the_stage_before(row: Row, trained: Callable
 def test_trainer_overlay_sets_where_it_runs_and_nothing_else(name: str) -> None:
     overlay = yaml.safe_load((packaged_configs() / name).read_text())
     assert set(overlay) == {"trainer"}
-    assert set(overlay["trainer"]) == {"accelerator", "devices", "strategy", "precision"}
+    assert (
+        {"accelerator", "devices", "strategy"}
+        <= set(overlay["trainer"])
+        <= {"accelerator", "devices", "strategy", "precision"}
+    )
