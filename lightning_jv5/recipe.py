@@ -1,6 +1,5 @@
 """The stages of a recipe in their order, each an ordinary ``fit`` and its export; at the end one model, one table."""
 
-import json
 import os
 import signal
 import subprocess
@@ -33,22 +32,27 @@ class Stage(Rebuildable):
     Args:
         config: Names or paths of configs, merged left to right.
         after: Name of the stage whose folder this one starts from: its ``from``.
-        settings: Settings that replace those of the configs, by dotted key, such as ``{"trainer.max_steps": 100}``.
+        settings: Settings that replace those of the configs, as on the command line: ``["trainer.max_steps=100"]``.
         checkpoint: What is exported: ``"last"``, ``"best"`` (by the monitored score), or ``"averaged"``, which
             :class:`~lightning_jv5.callbacks.AdapterAveraging` writes.
 
     Raises:
-        ValueError: If there is no config, or no such kind of checkpoint.
+        ValueError: If there is no config, a setting is no ``key=value``, or there is no such kind of checkpoint.
     """
 
     config: str | list[str]
     after: str | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: list[str] = field(default_factory=list)
     checkpoint: Literal["last", "best", "averaged"] = "last"
 
     def __post_init__(self) -> None:
         if not self.config:
             raise ValueError("Got a stage without a config; name one, such as small.yaml.")
+        for setting in self.settings:
+            if "=" not in setting or setting.startswith("-"):
+                raise ValueError(
+                    f"Got the setting {setting!r} of a stage; need key=value, such as trainer.max_steps=9."
+                )
         if self.checkpoint not in _CHECKPOINT_FILES:
             raise ValueError(f"Got checkpoint {self.checkpoint!r}; need one of {', '.join(_CHECKPOINT_FILES)}.")
 
@@ -61,7 +65,7 @@ class Stage(Rebuildable):
     def words(self) -> list[str]:
         """The stage as words of the command line."""
         words = [f"--config={find_config(name)}" for name in self.configs]
-        return words + [f"--{key}={_as_yaml(value)}" for key, value in self.settings.items()]
+        return words + [f"--{setting}" for setting in self.settings]
 
 
 @dataclass(frozen=True)
@@ -146,11 +150,6 @@ def stage_key(stage: Stage, predecessor: str | None) -> str:
         check_keys(path)
         contents.append(yaml.safe_load(path.read_text(encoding="utf-8")))
     return fingerprint(__version__, contents, stage.settings, stage.checkpoint, predecessor)[:8]
-
-
-def _as_yaml(value: Any) -> str:
-    """Write a value as the command line takes it: YAML of one line, which JSON is."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _check_stages(stages: Mapping[str, Stage]) -> None:
