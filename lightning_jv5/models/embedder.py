@@ -104,6 +104,11 @@ class Embedder(Rebuildable, TextEncoder):
                 "most one. Leave task out to train."
             )
         adapters = AdapterFolders(path)
+        if adapter is not None and adapters.own_task is not None:
+            raise ValueError(
+                f"Got adapter {adapter.name!r}, to be trained, on {path!r}, which is itself an adapter, of the model "
+                f"{adapters.model!r}. Give the path of the model."
+            )
         task = task or adapters.own_task
         settings = read_settings(
             adapters.model,
@@ -129,7 +134,7 @@ class Embedder(Rebuildable, TextEncoder):
         self.adapter = adapter
         self.folder = settings.source if isinstance(settings.source, str) else None
         self._adapters = adapters
-        self._tokenizations: dict[str, Tokenization] = {}
+        self._tokenizations: dict[str | None, Tokenization] = {None: self.tokenization}
         self.theta, self.inference_theta = theta, inference_theta
         if theta is not None or inference_theta is not None:
             self.theta = theta if theta is not None else rope_theta(self.backbone)
@@ -142,6 +147,7 @@ class Embedder(Rebuildable, TextEncoder):
         if adapter is not None:
             add_lora(self.backbone, adapter)
             self.dense.requires_grad_(False)
+            self._tokenizations[adapter.name] = self.tokenization
         elif task is not None:
             self._load(task)
             self.requires_grad_(False)
@@ -162,7 +168,7 @@ class Embedder(Rebuildable, TextEncoder):
 
     @contextlib.contextmanager
     def using(self, task: str | None) -> Iterator[None]:
-        """Compute with one task's adapter, prompts and limits, or with those of the model without any adapter.
+        """Compute with one task's adapter, prompts and limits, or with no adapter and the embedder's own prompts.
 
         Raises:
             ValueError: If there is no such adapter, or it does not fit the model.
@@ -170,8 +176,7 @@ class Embedder(Rebuildable, TextEncoder):
         if task == self.task:
             yield
             return
-        tokenization = self.tokenization if task is None else self._tokenization_of(task)
-        before, self.tokenization = self.tokenization, tokenization
+        before, self.tokenization = self.tokenization, self._tokenization_of(task)
         try:
             with adapter_in_use(self.backbone, task):
                 yield
@@ -195,25 +200,32 @@ class Embedder(Rebuildable, TextEncoder):
             The name.
 
         Raises:
-            ValueError: If the folder has no adapter, or one that does not fit the model.
+            ValueError: If the folder has no adapter, one that does not fit the model, or one of a name that is taken.
         """
         name = self._adapters.add(folder, name)
-        self._load(name)
+        try:
+            self._load(name)
+        except ValueError:
+            self._adapters.remove(name)
+            raise
         return name
 
     def _load(self, task: str) -> None:
-        if task not in adapter_names(self.backbone):
-            device = next(self.backbone.parameters()).device
-            load_adapter(self.backbone, task, self._adapters.folder(task))
-            self.backbone.to(device)  # adapters are made on the CPU
+        device = next(self.backbone.parameters()).device
+        load_adapter(self.backbone, task, self._adapters.folder(task))
+        self.backbone.to(device)  # adapters are made on the CPU
 
-    def _tokenization_of(self, task: str) -> Tokenization:
-        if self.adapter is not None and task == self.adapter.name:
-            return self.tokenization
-        self._load(task)
+    def _tokenization_of(self, task: str | None) -> Tokenization:
+        if task is not None and task not in self.tasks:
+            raise ValueError(
+                f"Got task {task!r}; the embedder has adapters for {', '.join(self.tasks) or 'none'}. Use one of these "
+                "names, or load_adapter first."
+            )
+        if task is not None and task not in adapter_names(self.backbone):
+            self._load(task)
         if task not in self._tokenizations:
             prompts, limits = self._adapters.prompts(task), self._adapters.max_length(task)
-            self._tokenizations[task] = self.tokenization.replaced(prompts=prompts, max_length=limits)
+            self._tokenizations[task] = self._tokenizations[None].replaced(prompts=prompts, max_length=limits)
         return self._tokenizations[task]
 
     # Encoding
@@ -242,8 +254,13 @@ class Embedder(Rebuildable, TextEncoder):
         Raises:
             ValueError: As :meth:`TextEncoder.encode`; if there is no such task.
         """
-        with self.using(self.task if task is None else task):
-            return super().encode(texts, role, truncate_dim=truncate_dim, progress=progress)
+        theta = rope_theta(self.backbone)
+        try:
+            with self.using(self.task if task is None else task):
+                return super().encode(texts, role, truncate_dim=truncate_dim, progress=progress)
+        finally:
+            if self.theta is not None and theta is not None:  # a step that has not gone backward yet needs its own
+                set_rope_theta(self.backbone, theta)
 
     def _embed_chunks(self, texts: RaggedTexts, lengths: Tensor, chunks: Sequence[Tensor]) -> Iterator[Tensor]:
         # Not restored afterwards: the backward pass may compute a chunk again

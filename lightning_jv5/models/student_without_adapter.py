@@ -107,4 +107,4 @@ class StudentWithoutAdapter(Teacher):
     ) -> Tensor:
         """Embed strings: as :meth:`Embedder.encode`."""
         with self.student.without_adapter():
-            return TextEncoder.encode(self.student, texts, role, truncate_dim=truncate_dim, progress=progress)
+            return self.student.encode(texts, role, truncate_dim=truncate_dim, progress=progress)
