@@ -224,5 +224,5 @@ def test_recomputed_layers_give_the_same_gradients_and_keep_less(tmp_path: Path,
 
 
 def test_a_model_that_cannot_recompute_its_layers_is_named() -> None:
-    with pytest.raises(ValueError, match="Got recompute_layers for a MPNetModel, .*use recompute instead"):
+    with pytest.raises(ValueError, match=r"Got recompute_layers for a MPNetModel, .*use recompute instead"):
         recompute_each_layer(load_backbone(tiny_config("mpnet")))
