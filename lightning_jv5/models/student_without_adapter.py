@@ -86,6 +86,15 @@ class StudentWithoutAdapter(Teacher):
         """
         self._has_no_name()
 
+    @property
+    def fingerprint(self) -> str:
+        """None: its vectors have no name.
+
+        Raises:
+            ValueError: Always.
+        """
+        self._has_no_name()
+
     def _has_no_name(self) -> NoReturn:
         raise ValueError(
             "Got StudentWithoutAdapter where a teacher is needed whose vectors can be named and kept. Use "

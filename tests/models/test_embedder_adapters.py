@@ -230,7 +230,7 @@ def test_a_task_that_is_not_there_is_named(folder: Path) -> None:
     student = with_adapter(str(folder), "clustering")
     with pytest.raises(ValueError, match=r"Got task 'sts'; the embedder has adapters for clustering, plain, retrieval"):
         student.encode(TEXTS, task="sts")
-    with pytest.raises(ValueError, match="Got adapter 'sts', to be trained, and task 'retrieval'.*Leave task out"):
+    with pytest.raises(ValueError, match=r"Got adapter 'sts', to be trained, and task 'retrieval'.*Leave task out"):
         Embedder(str(folder), adapter=LoRA("sts"), task="retrieval")
     assert student.task == "clustering"
 
