@@ -442,8 +442,8 @@ def test_an_adapter_with_its_base_as_teacher_trains_goes_on_and_is_validated_fro
 def test_an_adapter_is_named_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model.student.adapter.name=retrieval", "--model.student.adapter.target_modules=[query,key]"]
     printed = printed_config(capsys, "--config=tiny.yaml", *words)
-    adapter = printed["model"]["init_args"]["student"]["adapter"]
-    assert adapter == {
+    adapter = printed["model"]["init_args"]["student"]["init_args"]["adapter"]
+    assert adapter["init_args"] == {
         "name": "retrieval",
         "rank": 32,
         "alpha": 32.0,
@@ -465,7 +465,7 @@ def test_an_adapter_is_named_on_the_command_line(folder: Path, capsys: pytest.Ca
         (["--model.student.adapter.target_modules=[q_proj]"], "They are called dense, key, query, value"),
         (["--model.student.adapter.target_modules=query"], "need 'all-linear' or a list of names"),
         (["--model.student.task=retrieval"], "Got adapter 'classification', to be trained, and task 'retrieval'"),
-        (["--model.student.adapter=null"], "Got the teacher StudentWithoutAdapter for a student without an adapter"),
+        (['--model.student={"adapter": null}'], "Got the teacher StudentWithoutAdapter for a student without an"),
         (["--model.student.theta=1e6"], "which has no rotary position embeddings"),
         (["--data.teacher_vectors=precompute"], "whose vectors can be named and kept"),
         (["--model.student.max_length=65"], "the model has only 64 positions"),
