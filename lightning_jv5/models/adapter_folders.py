@@ -87,6 +87,11 @@ class AdapterFolders:
         described = self._description(task)
         return None if described is None else described.max_length
 
+    def inference_theta(self, task: str | None) -> float | None:
+        """Return the RoPE theta that an adapter is to infer with, or None where it does not say."""
+        described = self._description(task)
+        return None if described is None else described.inference_theta
+
     def _description(self, task: str | None) -> ModelFolder | None:
         if task is None:
             return None

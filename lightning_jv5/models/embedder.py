@@ -51,7 +51,7 @@ class Embedder(Rebuildable, TextEncoder):
             model's number of positions.
         theta: Base of the rotary position embeddings in training; by default the folder's. Only for models that have
             them.
-        inference_theta: The same in evaluation, and in the exported model; by default ``theta``.
+        inference_theta: The same in evaluation, and in the exported model; by default that of ``task``, else ``theta``.
         normalize: Whether embeddings have unit length.
         dropout: Replaces every dropout probability of the backbone.
         attention: transformers' attention implementation, or ``"packed"``: texts lie end to end and nothing is padded;
@@ -135,9 +135,13 @@ class Embedder(Rebuildable, TextEncoder):
         self.folder = settings.source if isinstance(settings.source, str) else None
         self._adapters = adapters
         self._tokenizations: dict[str | None, Tokenization] = {None: self.tokenization}
+        self._model_theta = rope_theta(self.backbone)
+        of_none = inference_theta if inference_theta is not None else theta
+        self._inference_thetas: dict[str | None, float | None] = {None: of_none}
+        inference_theta = inference_theta if inference_theta is not None else adapters.inference_theta(task)
         self.theta, self.inference_theta = theta, inference_theta
         if theta is not None or inference_theta is not None:
-            self.theta = theta if theta is not None else rope_theta(self.backbone)
+            self.theta = theta if theta is not None else self._model_theta
             self.inference_theta = inference_theta if inference_theta is not None else theta
             for wanted in (theta, self.inference_theta):
                 if wanted is not None:
@@ -148,10 +152,12 @@ class Embedder(Rebuildable, TextEncoder):
             add_lora(self.backbone, adapter)
             self.dense.requires_grad_(False)
             self._tokenizations[adapter.name] = self.tokenization
+            self._inference_thetas[adapter.name] = self.inference_theta
         elif task is not None:
             self._load(task)
             self.requires_grad_(False)
             self._tokenizations[task] = self.tokenization
+            self._inference_thetas[task] = self.inference_theta
             switch_adapter(self.backbone, task)
 
     # Adapters
@@ -168,7 +174,7 @@ class Embedder(Rebuildable, TextEncoder):
 
     @contextlib.contextmanager
     def using(self, task: str | None) -> Iterator[None]:
-        """Compute with one task's adapter, prompts and limits, or with no adapter and the embedder's own prompts.
+        """Compute with one task's adapter, prompts, limits and RoPE theta, or with no adapter and the embedder's own.
 
         Raises:
             ValueError: If there is no such adapter, or it does not fit the model.
@@ -226,6 +232,8 @@ class Embedder(Rebuildable, TextEncoder):
         if task not in self._tokenizations:
             prompts, limits = self._adapters.prompts(task), self._adapters.max_length(task)
             self._tokenizations[task] = self._tokenizations[None].replaced(prompts=prompts, max_length=limits)
+        if task is not None and task not in self._inference_thetas:
+            self._inference_thetas[task] = self._adapters.inference_theta(task)
         return self._tokenizations[task]
 
     # Encoding
@@ -244,7 +252,7 @@ class Embedder(Rebuildable, TextEncoder):
         Args:
             texts: Strings without prompt.
             role: ``"query"`` or ``"document"``: decides prompt and limit.
-            task: Whose adapter, prompts and limits to use; by default what the embedder uses anyway.
+            task: Whose adapter, prompts, limits and theta to use; by default what the embedder uses anyway.
             truncate_dim: Keep only the first so many dimensions, normalised again.
             progress: Show a bar that counts texts.
 
@@ -259,12 +267,12 @@ class Embedder(Rebuildable, TextEncoder):
             with self.using(self.task if task is None else task):
                 return super().encode(texts, role, truncate_dim=truncate_dim, progress=progress)
         finally:
-            if self.theta is not None and theta is not None:  # a step that has not gone backward yet needs its own
+            if theta is not None:  # a step that has not gone backward yet needs its own
                 set_rope_theta(self.backbone, theta)
 
     def _embed_chunks(self, texts: RaggedTexts, lengths: Tensor, chunks: Sequence[Tensor]) -> Iterator[Tensor]:
         # Not restored afterwards: the backward pass may compute a chunk again
-        theta = self.theta if self.training else self.inference_theta
-        if theta is not None:
+        inference_theta = self._inference_thetas.get(self.task) or self._inference_thetas[None]
+        if (theta := (self.theta if self.training else inference_theta) or self._model_theta) is not None:
             set_rope_theta(self.backbone, theta)
         return super()._embed_chunks(texts, lengths, chunks)

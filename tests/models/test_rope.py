@@ -10,8 +10,10 @@ from lightning_jv5 import EmbeddingModule
 from lightning_jv5.data.batches import RaggedTexts
 from lightning_jv5.models import Embedder, LoRA
 from lightning_jv5.models.backbone import load_backbone
+from lightning_jv5.models.lora import adapter_in_use
 from lightning_jv5.models.rope import rope_theta, set_rope_theta
-from tests.models.tiny_adapters import fill_adapter
+from lightning_jv5.models.text_encoder import TextEncoder
+from tests.models.tiny_adapters import fill_adapter, write_adapter
 from tests.tiny_data import quiet_trainer, tiny_data, tiny_objective
 from tests.tiny_models import save_tiny_backbone
 
@@ -164,6 +166,42 @@ def test_a_recomputed_backward_pass_has_the_theta_of_training(tmp_path: Path, ho
         found.append({name: w.grad for name, w in embedder.named_parameters() if w.grad is not None})
     assert len(found[0]) == 28
     torch.testing.assert_close(found[1], found[0], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_adapter_infers_with_the_theta_that_it_names(tmp_path: Path, family: str) -> None:
+    model = save(tmp_path / "model", family)
+    thetas = {"clustering": 1e6, "sts": 500.0, "plain": None}
+    for name, theta in thetas.items():
+        write_adapter(tmp_path / "model" / "adapters" / name, model, described={"inference_theta": theta})
+    options: Any = {"pooling": "mean", "max_length": 400}
+    texts = [" ".join(["the cat sat on a mat"] * 40), "a dog"]
+
+    def expected(name: str, theta: float) -> torch.Tensor:
+        embedder = Embedder(model, **options, inference_theta=theta)
+        embedder.load_adapter(str(tmp_path / "model" / "adapters" / name), "other")
+        with adapter_in_use(embedder.backbone, "other"):
+            return TextEncoder.encode(embedder, texts)
+
+    base = Embedder(model, **options)
+    plain = base.encode(texts)
+    for name, theta in thetas.items():
+        wanted = expected("plain", theta or 1e4)  # all three have the same weights
+        assert torch.equal(Embedder(model, **options, task=name).encode(texts), wanted)
+        assert torch.equal(base.encode(texts, task=name), wanted)
+        assert torch.equal(base.encode(texts), plain)
+        other = Embedder(model, **options, task="clustering")
+        assert torch.equal(other.encode(texts, task=name), wanted)
+        explicit = Embedder(model, **options, task=name, inference_theta=2e4)
+        assert torch.equal(explicit.encode(texts), expected("plain", 2e4))
+        if theta is not None:
+            assert not torch.allclose(wanted, expected("plain", 1e4), atol=1e-3)
+    tokens = base.tokenization.ragged(texts, "document")
+    trained = base.train()(tokens)
+    base.eval()
+    with base.using("clustering"):
+        base(tokens)
+    assert torch.equal(base.train()(tokens), trained)
 
 
 class Thetas(Callback):

@@ -170,5 +170,6 @@ def test_replaced_changes_what_is_given_and_nothing_else(tmp_path: Path) -> None
     assert other.max_length == {"query": 5, "document": 5}
     longer = tokenization.replaced(max_length={"query": 6, "document": 7})
     assert (longer.prompts, longer.max_length) == (tokenization.prompts, {"query": 6, "document": 7})
+    assert tokenization.replaced(max_length={"document": 7}).max_length == {"query": 5, "document": 7}
     assert tokenization.replaced().fingerprint == tokenization.fingerprint
     assert tokenization.fingerprint not in (other.fingerprint, longer.fingerprint)
