@@ -79,6 +79,35 @@ def test_a_pass_without_adapter_in_the_middle_of_a_step_changes_no_gradient(
     assert all(torch.equal(gradient, again[name]) for name, gradient in found.items())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recomputed_layers_keep_less_of_a_frozen_model_too(tmp_path: Path, family: str) -> None:
+    path = save_tiny_backbone(tmp_path, family, num_hidden_layers=4)
+
+    def kept(**computing: bool) -> int:
+        student = with_adapter(path, pooling="mean", dropout=0.0, **computing).train()
+        sizes: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            embeddings = student(student.tokenization.ragged(TEXTS * 8, "document"))
+        weights = {parameter.untyped_storage().data_ptr() for parameter in student.parameters()}
+        assert embeddings.requires_grad
+        return sum(size for place, size in sizes.items() if place not in weights)
+
+    whole = kept()
+    for computing in ({"recompute_layers": True}, {"recompute": True}, {"recompute": True, "recompute_layers": True}):
+        assert kept(**computing) < whole / 4
+
+
+def test_a_model_that_cannot_recompute_its_layers_is_named(tmp_path: Path) -> None:
+    path = save_tiny_backbone(tmp_path, "mpnet")
+    with pytest.raises(ValueError, match="Got recompute_layers for a MPNetModel, which does not offer it"):
+        Embedder(path, pooling="mean", recompute_layers=True)
+
+
 def test_everything_but_the_adapter_is_frozen_dense_layers_too(tmp_path: Path) -> None:
     student = Embedder(save_tiny_sentence_transformer(tmp_path, dense=5), adapter=LoRA("retrieval"))
     names = {name for name, weights in student.named_parameters() if weights.requires_grad}
