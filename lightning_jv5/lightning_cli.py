@@ -1,6 +1,7 @@
 """LightningCLI with our module and data module as defaults, a run folder, and errors of one line."""
 
 import logging
+import signal
 import sys
 import traceback
 import warnings
@@ -13,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_jv5.cli import fail
 from lightning_jv5.cli_errors import OneLineErrors, innermost
@@ -35,12 +37,15 @@ def run(command: str, arguments: Sequence[str], configs: Sequence[Path]) -> None
         configs: Those files, for messages.
 
     Raises:
-        SystemExit: With status 2 after a message of one line if the config is wrong.
+        SystemExit: With status 2 after a message of one line if the config is wrong; with 143 where the run was ended
+            by SIGTERM.
     """
     _quiet_other_people()
     cli = EmbeddingCLI.__new__(EmbeddingCLI)
     try:
         cli.__init__(command, arguments, configs)  # type: ignore[misc]
+    except SIGTERMException:  # which would end with status 0, as if the run were finished
+        raise SystemExit(128 + signal.SIGTERM) from None
     except Exception as error:
         cause = innermost(error)
         if not _is_for_the_user(cause, cli):

@@ -118,13 +118,13 @@ class EmbeddingModule(Rebuildable, LightningModule):
         strategy = self.trainer.strategy
         if not isinstance(strategy, ModelParallelStrategy) or is_sharded(self.student.backbone):
             return
-        mesh = strategy.device_mesh
         if self.student.adapter is not None:
             raise ValueError(
                 f"Got ModelParallelStrategy for the adapter {self.student.adapter.name!r}: every step would gather "
                 "frozen weights, and its checkpoints are not whole. Use strategy: ddp, as only the adapter's gradients "
                 "travel."
             )
+        mesh = strategy.device_mesh
         if mesh["tensor_parallel"].size() > 1:
             raise ValueError(
                 f"Got ModelParallelStrategy with tensor_parallel_size {mesh['tensor_parallel'].size()}; need 1, as "

@@ -187,7 +187,7 @@ class SetOpener:
         """Return the columns whose teacher vectors are wanted and not among the columns; check those that are.
 
         Raises:
-            ValueError: If vectors are known to be another teacher's.
+            ValueError: If vectors are known to be another teacher's, as any are where the student itself teaches.
         """
         wanted = [layout.columns[role] for role in self._teacher_roles(training_set) if role in layout.columns]
         columns = list(dict.fromkeys(column for group in wanted for column in group))
@@ -195,6 +195,12 @@ class SetOpener:
         whole = [group for group in wanted if all(f"{column}{VECTORS_SUFFIX}" in names for column in group)]
         present = list(dict.fromkeys(column for group in whole for column in group))
         if self.module.teacher is not None and present:
+            if self.module.teacher.reads_student_tokens:
+                raise ValueError(
+                    f"Got rows of {type(training_set.source).__name__} with teacher vectors of {', '.join(present)}, "
+                    f"and the teacher {type(self.module.teacher).__name__}, whose vectors no rows have; need one of "
+                    "the two. Leave those columns out, or leave out the teacher to train on them."
+                )
             prompts = training_set.teacher_prompts(present)
             roles = {f"{column}{VECTORS_SUFFIX}": role for column, role in prompts.items()}
             training_set.source.check_vectors(self.module.teacher, roles)

@@ -149,7 +149,7 @@ def stage_key(stage: Stage, predecessor: str | None) -> str:
         path = find_config(name)
         check_keys(path)
         contents.append(yaml.safe_load(path.read_text(encoding="utf-8")))
-    return fingerprint(__version__, contents, stage.settings, stage.checkpoint, predecessor)[:8]
+    return fingerprint(__version__, contents, [*stage.settings], stage.checkpoint, predecessor)[:8]
 
 
 def _check_stages(stages: Mapping[str, Stage]) -> None:
@@ -188,9 +188,16 @@ def _fit(stage: Stage, home: Path, start: Path | None) -> None:
 
 @contextmanager
 def _passing_signals_on(process: "subprocess.Popen[bytes]") -> Iterator["subprocess.Popen[bytes]"]:
-    """Let a stage end with the recipe: it then saves a checkpoint to go on from."""
+    """Let a stage end with the recipe: it then saves a checkpoint to go on from.
+
+    Raises:
+        SystemExit: If a signal came: a stage may end well all the same, but is not finished.
+    """
+    ended_by = 0
 
     def stop(number: int, frame: Any) -> None:
+        nonlocal ended_by
+        ended_by = number
         process.send_signal(number)
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -201,6 +208,8 @@ def _passing_signals_on(process: "subprocess.Popen[bytes]") -> Iterator["subproc
         if process.poll() is None:
             process.terminate()
             process.wait()
+        if ended_by:
+            raise SystemExit(128 + ended_by)
 
 
 def _checkpoint(stage: Stage, name: str, home: Path) -> Path:

@@ -23,14 +23,17 @@ from lightning_jv5.losses import (
     LinearRamp,
     Matryoshka,
     Objective,
+    RelationalDistillation,
     SpreadOut,
     Term,
 )
-from lightning_jv5.models import Projection
+from lightning_jv5.models import Embedder, LoRA, Projection, StudentWithoutAdapter
 from lightning_jv5.schedules import WarmupCosine
+from tests.models.tiny_adapters import fill_adapter
 from tests.tiny_data import (
     TEACHER_DIM,
     TinyLabelled,
+    TinyPairs,
     TinyVectors,
     quiet_trainer,
     sgd,
@@ -39,6 +42,7 @@ from tests.tiny_data import (
     tiny_objective,
     tiny_student,
 )
+from tests.tiny_models import save_tiny_backbone
 
 
 class RenamedData(EmbeddingDataModule):
@@ -132,23 +136,38 @@ def _with_environment(environment: dict[str, str], target: Callable[..., None], 
     target(*arguments)
 
 
-def mixed_sets(negatives: int) -> dict[str, TrainingSet]:
+def mixed_sets(negatives: int, pairs: type[TinyPairs]) -> dict[str, TrainingSet]:
     """A set in any order, a stream, and tuples of labels, each with its own batch size and length."""
     return {
-        "pairs": TrainingSet(TinyVectors(20), weight=2, max_length=6),
-        "stream": TrainingSet(TinyVectors(14), weight=2, batch_size=2, streaming=True, shuffle_rows=4),
+        "pairs": TrainingSet(pairs(20), weight=2, max_length=6),
+        "stream": TrainingSet(pairs(14), weight=2, batch_size=2, streaming=True, shuffle_rows=4),
         "topics": TrainingSet(TinyLabelled(), weight=1, tuples=LabelTuples(negatives)),
     }
 
 
-def with_lora(module: EmbeddingModule) -> EmbeddingModule:
-    """Freeze the student under adapters that drop out."""
-    from peft import LoraConfig, get_peft_model
+def with_lora(folder: Path, *, start: int = 2, dropout: float = 0.1, **settings: Any) -> EmbeddingModule:
+    """An adapter on a frozen base, taught by the base itself, with a projection and a temperature to train beside it.
 
-    config = LoraConfig(r=4, lora_dropout=0.1, target_modules=["query", "key", "value"], init_lora_weights=False)
-    torch.manual_seed(2)
-    module.student.backbone = get_peft_model(module.student.backbone, config)
-    return module
+    Args:
+        folder: Where to save the base, which is the same every time.
+        start: Seed of what is trained.
+        dropout: Of the adapter.
+        settings: Of the module.
+    """
+    base = save_tiny_backbone(folder / "base")
+    with torch.random.fork_rng():
+        torch.manual_seed(start)
+        lora = LoRA("classification", rank=4, dropout=dropout)
+        student = Embedder(base, pooling="mean", adapter=lora, dropout=0.0, max_tokens_per_chunk=48)
+        objective = Objective(
+            {
+                "relations": Term(RelationalDistillation(), weight=20.0),
+                "contrast": Term(InfoNCE(LearnableTemperature(0.05))),
+                "distill": Term(EmbeddingDistillation(Projection(32, 32))),
+            }
+        )
+        fill_adapter(student.backbone, "classification", start)
+    return EmbeddingModule(student, objective, StudentWithoutAdapter(), **settings)
 
 
 def resumable_run(
@@ -173,12 +192,14 @@ def resumable_run(
     callbacks: list[Callback] = [Diary(folder / f"diary{os.environ.get('RANK', '')}.jsonl"), checkpoints]
     if kill_before is not None:
         callbacks.append(Killer(kill_before))
-    objective = InfoNCE() if mixture else tiny_objective()
     own = folder / os.environ.get("RANK", "")  # ranks must not write one tokenizer at once
-    module = tiny_module(own, dropout=0.0 if lora else 0.2, scheduler=WarmupCosine, seed=5, objective=objective)
-    if lora:
-        module = with_lora(module)
-    train: Any = mixed_sets(negatives) if mixture else TinyVectors(20)
+    if lora:  # what is restored does not start as it started first
+        module = with_lora(own, start=3 if resume else 2, lr=1e-3, scheduler=WarmupCosine, seed=5)
+    else:
+        objective = InfoNCE() if mixture else tiny_objective()
+        module = tiny_module(own, dropout=0.2, scheduler=WarmupCosine, seed=5, objective=objective)
+    pairs = TinyPairs if lora else TinyVectors
+    train: Any = mixed_sets(negatives, pairs) if mixture else pairs(20)
     data = tiny_data(
         train=train, num_workers=workers, val={}, batch_size=batch_size, steps_per_epoch=9 if mixture else None
     )
@@ -201,7 +222,7 @@ def resumable_run(
     torch.save(module.state_dict(), folder / "weights.pt")
 
 
-def distributed_run(folder: Path, sampler: bool = False, contrast: bool = False) -> None:
+def distributed_run(folder: Path, sampler: bool = False, contrast: bool = False, lora: bool = False) -> None:
     """Three steps and a validation, on as many ranks as the environment says."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     rank = os.environ.get("RANK", "0")
@@ -210,7 +231,10 @@ def distributed_run(folder: Path, sampler: bool = False, contrast: bool = False)
     if contrast:
         student = tiny_student(folder / rank, recompute=True, max_tokens_per_chunk=16)
         settings = {"student": student, "objective": contrastive_objective(), "gather": True}
-    module = tiny_module(folder / rank, optimizer=sgd, lr=None, **settings)
+    if lora:
+        module = with_lora(folder / rank, dropout=0.0, optimizer=sgd, lr=1e-5, gather=True)
+    else:
+        module = tiny_module(folder / rank, optimizer=sgd, lr=None, **settings)
     trainer = quiet_trainer(
         folder,
         max_steps=3,
@@ -219,7 +243,7 @@ def distributed_run(folder: Path, sampler: bool = False, contrast: bool = False)
         **distributed,
     )
     try:
-        trainer.fit(module, tiny_data())
+        trainer.fit(module, tiny_data(train=TinyPairs() if lora else TinyVectors()))
     except ValueError as error:
         (folder / f"error{rank}of{ranks}.txt").write_text(str(error))
         return

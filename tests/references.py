@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -135,3 +136,13 @@ def slow_binary_consistency(query: Tensor, document: Tensor, sharpness: float) -
 
     pairs = [(q, d) for q in query for d in document]
     return sum(((code(q) * code(d)).sum() / len(q) - slow_cosine(q, d)) ** 2 for q, d in pairs) / len(pairs)
+
+
+def slow_lora_weight(weight: Tensor, a: Tensor, b: Tensor, *, alpha: float, rank: int) -> Tensor:
+    """``W + B A (alpha / r)``, one number at a time, in float64: https://arxiv.org/abs/2106.09685."""
+    w, a, b = (tensor.double().tolist() for tensor in (weight, a, b))
+    rows, columns = range(len(w)), range(len(w[0]))
+    return torch.tensor(
+        [[w[i][j] + sum(b[i][k] * a[k][j] for k in range(rank)) * alpha / rank for j in columns] for i in rows],
+        dtype=torch.float64,
+    )

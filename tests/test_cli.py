@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from lightning_jv5 import __version__
+from lightning_jv5 import EmbeddingModule, __version__
 from lightning_jv5.cli import main
+from lightning_jv5.models import LoRA, StudentWithoutAdapter
 from tests.tiny_configs import write_config
+from tests.tiny_models import save_tiny_backbone
 
 
 @pytest.fixture
@@ -402,3 +405,75 @@ def test_data_sets_take_the_place_of_a_single_source(folder: Path, capsys: pytes
     train = printed_config(capsys, "--config=tiny.yaml", "--config=sets.yaml")["data"]["init_args"]["train"]
     assert list(train) == ["nli", "sts"]
     assert train["nli"]["init_args"]["tuples"]["init_args"]["negatives"] == 3
+
+
+# Adapters
+
+
+@pytest.fixture
+def adapters(folder: Path) -> Path:
+    """A config of an adapter that its own base teaches, on a model in a folder."""
+    model = save_tiny_backbone(folder / "model")
+    config = yaml.safe_load((folder / "tiny.yaml").read_text())
+    config["model"] |= {
+        "student": {"path": model, "pooling": "mean", "adapter": {"name": "classification", "rank": 2, "alpha": 4}},
+        "teacher": {"class_path": "lightning_jv5.models.StudentWithoutAdapter"},
+        "objective": {"class_path": "lightning_jv5.losses.RelationalDistillation"},
+    }
+    overlay(folder, "adapter.yaml", config)
+    return folder
+
+
+def test_an_adapter_with_its_base_as_teacher_trains_goes_on_and_is_validated_from_yaml(adapters: Path) -> None:
+    main(["fit", "--config=adapter.yaml"])
+    saved = adapters / "runs" / "adapter" / "version_0" / "checkpoints" / "last.ckpt"
+    module = EmbeddingModule.load_from_checkpoint(saved)
+    assert module.student.adapter == LoRA("classification", rank=2, alpha=4.0)
+    assert isinstance(module.teacher, StudentWithoutAdapter)
+    checkpoint = torch.load(saved, weights_only=True)
+    assert checkpoint["state_dict"]
+    assert all("lora_" in name for name in checkpoint["state_dict"])
+    main(["validate", "--config=adapter.yaml", f"--ckpt_path={saved}"])
+    main(["fit", "--config=adapter.yaml", "--trainer.max_epochs=2", "--ckpt_path=last"])
+    steps = torch.load(saved, weights_only=True)["global_step"]
+    assert steps == 2 * checkpoint["global_step"] > 0
+
+
+def test_an_adapter_is_named_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model.student.adapter.name=retrieval", "--model.student.adapter.target_modules=[query,key]"]
+    printed = printed_config(capsys, "--config=tiny.yaml", *words)
+    adapter = printed["model"]["init_args"]["student"]["init_args"]["adapter"]
+    assert adapter["init_args"] == {
+        "name": "retrieval",
+        "rank": 32,
+        "alpha": 32.0,
+        "dropout": 0.1,
+        "target_modules": ["query", "key"],
+        "init": "gaussian",
+    }
+    main(["fit", "--config=tiny.yaml", *words, "--trainer.fast_dev_run=true"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model.student.adapter.rank=0"], "Got rank 0 of the adapter 'classification'; need at least 1"),
+        (["--model.student.adapter.rank=two"], "model.student.adapter.rank: expected int, got 'two'"),
+        (["--model.student.adapter.rnk=2"], "no key rnk in model.student.adapter; did you mean rank?"),
+        (["--model.student.adapter.name=a.b"], "Got an adapter named 'a.b'; need letters"),
+        (["--model.student.adapter.init=zeros"], "zeros"),
+        (["--model.student.adapter.target_modules=[q_proj]"], "They are called dense, key, query, value"),
+        (["--model.student.adapter.target_modules=query"], "need 'all-linear' or a list of names"),
+        (["--model.student.task=retrieval"], "Got adapter 'classification', to be trained, and task 'retrieval'"),
+        (['--model.student={"adapter": null}'], "Got the teacher StudentWithoutAdapter for a student without an"),
+        (["--model.student.theta=1e6"], "which has no rotary position embeddings"),
+        (["--data.teacher_vectors=precompute"], "whose vectors can be named and kept"),
+        (["--model.student.max_length=65"], "the model has only 64 positions"),
+    ],
+)
+def test_what_is_wrong_with_an_adapter_is_one_line(
+    adapters: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    line = error_of(capsys, "fit", "--config=adapter.yaml", *words)
+    assert said in line
+    assert "Union" not in line

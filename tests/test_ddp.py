@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.process_runs import distributed_run, finished, in_process, ranks_environment
+from tests.process_runs import distributed_run, finished, in_process, ranks_environment, with_lora
 
 
 def run(folder: Path, ranks: int, **settings: Any) -> None:
@@ -56,6 +56,19 @@ def test_with_gathered_candidates_two_ranks_train_as_one_process(tmp_path: Path)
     alone, first, second = (torch.load(tmp_path / f"result{name}.pt") for name in ("0of1", "0of2", "1of2"))
     torch.testing.assert_close(first["weights"], alone["weights"], atol=1e-5, rtol=0)
     torch.testing.assert_close(first["weights"], second["weights"], atol=0, rtol=0)
+
+
+def test_two_ranks_train_an_adapter_with_the_base_as_teacher_as_one_process(tmp_path: Path) -> None:
+    for ranks in (1, 2):
+        run(tmp_path, ranks, sampler=False, contrast=False, lora=True)
+    alone, first, second = (torch.load(tmp_path / f"result{name}.pt") for name in ("0of1", "0of2", "1of2"))
+    torch.testing.assert_close(first["weights"], alone["weights"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(first["weights"], second["weights"], atol=0, rtol=0)
+    assert first["scores"] == second["scores"] == alone["scores"]
+    start = with_lora(tmp_path / "start", dropout=0.0)
+    trained = {name for name, weights in start.named_parameters() if weights.requires_grad}
+    for name, weights in start.state_dict().items():
+        assert torch.equal(first["weights"][name], weights) == (name not in trained), name
 
 
 def test_lightnings_own_sampler_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from lightning_jv5 import EmbeddingModule
 from lightning_jv5.losses import (
@@ -21,7 +22,7 @@ from lightning_jv5.losses import (
     Objective,
     Term,
 )
-from lightning_jv5.models import Embedder, Projection
+from lightning_jv5.models import Embedder, LoRA, Projection
 from lightning_jv5.schedules import WarmupLinear
 from tests.tiny_data import (
     TEACHER_DIM,
@@ -451,3 +452,38 @@ def test_users_see_no_warning_that_does_not_concern_them(tmp_path: Path) -> None
     concerns = ("bottleneck", "is not empty", "LeafSpec")
     shown = {str(warning.message) for warning in caught if not any(word in str(warning.message) for word in concerns)}
     assert not shown
+
+
+# Adapters
+
+
+def test_the_optimizer_gets_the_adapter_and_the_losses_parameters_alone(tmp_path: Path) -> None:
+    student = Embedder(save_tiny_backbone(tmp_path / "model"), pooling="mean", adapter=LoRA("retrieval", rank=2))
+    module = tiny_module(tmp_path, student=student)
+    before = {name: weights.clone() for name, weights in module.state_dict().items()}
+    trainer, _ = fit(module, tmp_path)
+    optimized = {id(weights) for group in trainer.optimizers[0].param_groups for weights in group["params"]}
+    names = {name for name, weights in module.named_parameters() if id(weights) in optimized}
+    assert {name for name in names if name.startswith("student.")} == {name for name in before if "lora_" in name}
+    assert {name for name in names if not name.startswith("student.")} == {name for name in before if "object" in name}
+    for name, weights in module.state_dict().items():
+        assert torch.equal(weights, before[name]) == (name not in names), name
+
+
+def test_a_module_encodes_with_the_adapter_that_is_asked_for(tmp_path: Path) -> None:
+    from tests.models.tiny_adapters import write_adapter
+
+    model = save_tiny_backbone(tmp_path / "model")
+    write_adapter(tmp_path / "model" / "adapters" / "clustering", model)
+    module = tiny_module(tmp_path, student=Embedder(model, pooling="mean", adapter=LoRA("retrieval", rank=2)))
+    expected = Embedder(model, pooling="mean", task="clustering").encode(["a cat"])
+    assert torch.equal(module.encode(["a cat"], task="clustering"), expected)
+    assert not torch.allclose(module.encode(["a cat"]), expected, atol=1e-2)
+
+
+def test_an_adapter_under_model_parallel_strategy_is_refused(tmp_path: Path) -> None:
+    student = Embedder(save_tiny_backbone(tmp_path / "model"), pooling="mean", adapter=LoRA("retrieval"))
+    module = tiny_module(tmp_path, student=student)
+    module.trainer = quiet_trainer(tmp_path, devices=2, strategy=ModelParallelStrategy())
+    with pytest.raises(ValueError, match=r"Got ModelParallelStrategy for the adapter 'retrieval': .*Use strategy: ddp"):
+        module.configure_model()

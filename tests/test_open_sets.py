@@ -366,3 +366,10 @@ def test_overfitting_by_lightnings_own_means_is_refused(tmp_path: Path) -> None:
 def test_a_set_is_not_called_as_a_single_source_is() -> None:
     with pytest.raises(ValueError, match="Got a data set named 'train', as a single source is called"):
         tiny_data(train={"train": TrainingSet(TinyPairs())})
+
+
+def test_a_sets_own_limit_above_the_models_positions_is_refused(tmp_path: Path) -> None:
+    fit(tmp_path, {"set": TrainingSet(TinyPairs(), max_length=64)}, steps=1)
+    for limit in (65, {"document": 65}):
+        with pytest.raises(ValueError, match=r"max_length 65 for .*, but the model has only 64 positions"):
+            fit(tmp_path, {"set": TrainingSet(TinyPairs(), max_length=limit)}, steps=1)

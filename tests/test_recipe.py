@@ -155,8 +155,8 @@ def test_the_best_of_each_task_is_starred() -> None:
     scores = {"student": {"a": 0.5, "b": 0.9}, "other": {"a": 0.75, "b": 0.1}}
     assert stages_table(scores, {"a": "accuracy", "b": "v_measure"}).splitlines() == [
         "stage    a, accuracy  b, v_measure",
-        "student       0.5000          0.9000 *",
-        "other         0.7500 *        0.1000",
+        "student     0.5000        0.9000 *",
+        "other       0.7500 *      0.1000",
     ]
 
 

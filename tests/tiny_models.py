@@ -23,6 +23,7 @@ TEXTS = [
 _FAMILY = {
     "bert": {},
     "roberta": {},
+    "mpnet": {},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
     "eurobert": {"num_key_value_heads": 2, "bos_token_id": 2, "eos_token_id": 3, "mask_token_id": 1},
 }

@@ -1,5 +1,6 @@
 """Which adapters belong to a model's path, and what each of them wants: prompts and limits."""
 
+import json
 from pathlib import Path
 
 from lightning_jv5.models.backbone import resolve_path
@@ -39,15 +40,29 @@ class AdapterFolders:
             self.folders = adapters_in(folder)
 
     def add(self, folder: str, name: str | None = None) -> str:
-        """Add the folder of an adapter; returns its name, by default that of its task."""
+        """Add the folder of an adapter; returns its name, by default that of its task.
+
+        Raises:
+            ValueError: If it is no such folder, or there is an adapter of that name.
+        """
         path = Path(folder)
         if not (path / ADAPTER_CONFIG).is_file():
             raise ValueError(f"Got the adapter folder {folder!r}, which has no {ADAPTER_CONFIG}. Give an exported one.")
         described = read_model_folder(path)
         name = name or (described.task if described is not None else None) or path.name
         check_adapter_name(name)
+        if name in self.folders:
+            raise ValueError(
+                f"Got a second adapter named {name!r}, from {folder!r}; the first is from {str(self.folders[name])!r}. "
+                "Give it another name."
+            )
         self.folders[name] = path
         return name
+
+    def remove(self, name: str) -> None:
+        """Forget an adapter."""
+        del self.folders[name]
+        self._descriptions.pop(name, None)
 
     def folder(self, task: str) -> Path:
         """Return where an adapter lies.
@@ -77,6 +92,11 @@ class AdapterFolders:
         described = self._description(task)
         return None if described is None else described.base_fingerprint
 
+    def inference_theta(self, task: str | None) -> float | None:
+        """Return the RoPE theta that an adapter is to infer with, or None where it does not say."""
+        described = self._description(task)
+        return None if described is None else described.inference_theta
+
     def _description(self, task: str | None) -> ModelFolder | None:
         if task is None:
             return None
@@ -87,7 +107,10 @@ class AdapterFolders:
     def _model_of(self, folder: Path, task: str) -> str:
         described = self._description(task)
         base = described.base if described is not None else None
-        if base is None:
+        if base is None:  # PEFT's own file may say
+            settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+            base = settings.get("base_model_name_or_path")
+        if not base:
             raise ValueError(
                 f"{str(folder)!r} holds an adapter and does not say of which model. Give the model's path, and call "
                 f"load_adapter({str(folder)!r})."

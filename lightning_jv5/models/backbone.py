@@ -272,8 +272,11 @@ def recompute_each_layer(backbone: nn.Module) -> None:
         raise ValueError(
             f"Got recompute_layers for a {type(backbone).__name__}, which does not offer it; use recompute instead."
         )
-    enable: Any = backbone.gradient_checkpointing_enable
-    enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model: Any = backbone
+    if hasattr(model, "activation_checkpointing_enable"):  # what later transformers 5 call it
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _keep_layers(backbone: nn.Module, layers: list[int]) -> None:

@@ -52,7 +52,7 @@ class Embedder(Rebuildable, TextEncoder):
             model's number of positions.
         theta: Base of the rotary position embeddings in training; by default the folder's. Only for models that have
             them.
-        inference_theta: The same in evaluation, and in the exported model; by default ``theta``.
+        inference_theta: The same in evaluation, and in the exported model; by default that of ``task``, else ``theta``.
         normalize: Whether embeddings have unit length.
         dropout: Replaces every dropout probability of the backbone.
         attention: transformers' attention implementation, or ``"packed"``: texts lie end to end and nothing is padded;
@@ -106,6 +106,11 @@ class Embedder(Rebuildable, TextEncoder):
                 "most one. Leave task out to train."
             )
         adapters = AdapterFolders(path)
+        if adapter is not None and adapters.own_task is not None:
+            raise ValueError(
+                f"Got adapter {adapter.name!r}, to be trained, on {path!r}, which is itself an adapter, of the model "
+                f"{adapters.model!r}. Give the path of the model."
+            )
         task = task or adapters.own_task
         settings = read_settings(
             adapters.model,
@@ -131,10 +136,14 @@ class Embedder(Rebuildable, TextEncoder):
         self.adapter, self.layers = adapter, layers
         self.folder = settings.source if isinstance(settings.source, str) else None
         self._adapters = adapters
-        self._tokenizations: dict[str, Tokenization] = {}
+        self._tokenizations: dict[str | None, Tokenization] = {None: self.tokenization}
+        self._model_theta = rope_theta(self.backbone)
+        of_none = inference_theta if inference_theta is not None else theta
+        self._inference_thetas: dict[str | None, float | None] = {None: of_none}
+        inference_theta = inference_theta if inference_theta is not None else adapters.inference_theta(task)
         self.theta, self.inference_theta = theta, inference_theta
         if theta is not None or inference_theta is not None:
-            self.theta = theta if theta is not None else rope_theta(self.backbone)
+            self.theta = theta if theta is not None else self._model_theta
             self.inference_theta = inference_theta if inference_theta is not None else theta
             for wanted in (theta, self.inference_theta):
                 if wanted is not None:
@@ -144,10 +153,13 @@ class Embedder(Rebuildable, TextEncoder):
         if adapter is not None:
             add_lora(self.backbone, adapter)
             self.dense.requires_grad_(False)
+            self._tokenizations[adapter.name] = self.tokenization
+            self._inference_thetas[adapter.name] = self.inference_theta
         elif task is not None:
             self._load(task)
             self.requires_grad_(False)
             self._tokenizations[task] = self.tokenization
+            self._inference_thetas[task] = self.inference_theta
             switch_adapter(self.backbone, task)
 
     # Adapters
@@ -164,7 +176,7 @@ class Embedder(Rebuildable, TextEncoder):
 
     @contextlib.contextmanager
     def using(self, task: str | None) -> Iterator[None]:
-        """Compute with one task's adapter, prompts and limits, or with those of the model without any adapter.
+        """Compute with one task's adapter, prompts, limits and RoPE theta, or with no adapter and the embedder's own.
 
         Raises:
             ValueError: If there is no such adapter, or it does not fit the model.
@@ -172,8 +184,7 @@ class Embedder(Rebuildable, TextEncoder):
         if task == self.task:
             yield
             return
-        tokenization = self.tokenization if task is None else self._tokenization_of(task)
-        before, self.tokenization = self.tokenization, tokenization
+        before, self.tokenization = self.tokenization, self._tokenization_of(task)
         try:
             with adapter_in_use(self.backbone, task):
                 yield
@@ -197,31 +208,40 @@ class Embedder(Rebuildable, TextEncoder):
             The name.
 
         Raises:
-            ValueError: If the folder has no adapter, or one that does not fit the model.
+            ValueError: If the folder has no adapter, one that does not fit the model, or one of a name that is taken.
         """
         name = self._adapters.add(folder, name)
-        self._load(name)
+        try:
+            self._load(name)
+        except ValueError:
+            self._adapters.remove(name)
+            raise
         return name
 
     def _load(self, task: str) -> None:
-        if task not in adapter_names(self.backbone):
-            expected = self._adapters.base_fingerprint(task)
-            if expected is not None and expected != fingerprint_of(self.state_dict()):
-                raise ValueError(
-                    f"The adapter in {str(self._adapters.folder(task))!r} was trained on other weights than those of "
-                    f"{self.folder!r}. Give the model that it belongs to, with all layers."
-                )
-            device = next(self.backbone.parameters()).device
-            load_adapter(self.backbone, task, self._adapters.folder(task))
-            self.backbone.to(device)  # adapters are made on the CPU
+        expected = self._adapters.base_fingerprint(task)
+        if expected is not None and expected != fingerprint_of(self.state_dict()):
+            raise ValueError(
+                f"The adapter in {str(self._adapters.folder(task))!r} was trained on other weights than those of "
+                f"{self.folder!r}. Give the model that it belongs to, with all layers."
+            )
+        device = next(self.backbone.parameters()).device
+        load_adapter(self.backbone, task, self._adapters.folder(task))
+        self.backbone.to(device)  # adapters are made on the CPU
 
-    def _tokenization_of(self, task: str) -> Tokenization:
-        if self.adapter is not None and task == self.adapter.name:
-            return self.tokenization
-        self._load(task)
+    def _tokenization_of(self, task: str | None) -> Tokenization:
+        if task is not None and task not in self.tasks:
+            raise ValueError(
+                f"Got task {task!r}; the embedder has adapters for {', '.join(self.tasks) or 'none'}. Use one of these "
+                "names, or load_adapter first."
+            )
+        if task is not None and task not in adapter_names(self.backbone):
+            self._load(task)
         if task not in self._tokenizations:
             prompts, limits = self._adapters.prompts(task), self._adapters.max_length(task)
-            self._tokenizations[task] = self.tokenization.replaced(prompts=prompts, max_length=limits)
+            self._tokenizations[task] = self._tokenizations[None].replaced(prompts=prompts, max_length=limits)
+        if task is not None and task not in self._inference_thetas:
+            self._inference_thetas[task] = self._adapters.inference_theta(task)
         return self._tokenizations[task]
 
     # Encoding
@@ -240,7 +260,7 @@ class Embedder(Rebuildable, TextEncoder):
         Args:
             texts: Strings without prompt.
             role: ``"query"`` or ``"document"``: decides prompt and limit.
-            task: Whose adapter, prompts and limits to use; by default what the embedder uses anyway.
+            task: Whose adapter, prompts, limits and theta to use; by default what the embedder uses anyway.
             truncate_dim: Keep only the first so many dimensions, normalised again.
             progress: Show a bar that counts texts.
 
@@ -250,12 +270,17 @@ class Embedder(Rebuildable, TextEncoder):
         Raises:
             ValueError: As :meth:`TextEncoder.encode`; if there is no such task.
         """
-        with self.using(self.task if task is None else task):
-            return super().encode(texts, role, truncate_dim=truncate_dim, progress=progress)
+        theta = rope_theta(self.backbone)
+        try:
+            with self.using(self.task if task is None else task):
+                return super().encode(texts, role, truncate_dim=truncate_dim, progress=progress)
+        finally:
+            if theta is not None:  # a step that has not gone backward yet needs its own
+                set_rope_theta(self.backbone, theta)
 
     def _embed_chunks(self, texts: RaggedTexts, lengths: Tensor, chunks: Sequence[Tensor]) -> Iterator[Tensor]:
         # Not restored afterwards: the backward pass may compute a chunk again
-        theta = self.theta if self.training else self.inference_theta
-        if theta is not None:
+        inference_theta = self._inference_thetas.get(self.task) or self._inference_thetas[None]
+        if (theta := (self.theta if self.training else inference_theta) or self._model_theta) is not None:
             set_rope_theta(self.backbone, theta)
         return super()._embed_chunks(texts, lengths, chunks)

@@ -16,10 +16,17 @@ def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
     False
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(weights.items(), key=lambda item: item[0].replace(".base_layer", "")):
-        if ".lora_" in name:  # an adapter that was loaded beside the trained one
+    for key, tensor in sorted(weights.items(), key=lambda item: _own_name(item[0])):
+        if ".lora_" in key:  # an adapter that was loaded beside the trained one
             continue
         flat = tensor.detach().flatten()
-        numbers = flat[torch.linspace(0, max(len(flat) - 1, 0), min(len(flat), _SAMPLED)).long().to(flat.device)]
-        digest.update(f"{name.replace('.base_layer', '')} {tuple(tensor.shape)} {numbers.double().tolist()}".encode())
+        # float64: float32 would round the last index of a large table to one beyond it
+        places = torch.linspace(0, max(len(flat) - 1, 0), min(len(flat), _SAMPLED), dtype=torch.float64)
+        numbers = flat[places.long().to(flat.device)]
+        digest.update(f"{_own_name(key)} {tuple(tensor.shape)} {numbers.double().tolist()}".encode())
     return digest.hexdigest()
+
+
+def _own_name(key: str) -> str:
+    """Return a weight's name without any adapter: which layers have one, beside the trained one's, does not matter."""
+    return key.replace(".base_layer.", ".")

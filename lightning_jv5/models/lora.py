@@ -5,6 +5,7 @@ of adapters. Files are PEFT's own, so that ``PeftModel.from_pretrained`` reads t
 """
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 _PREFIX = "base_model.model."  # of every key in PEFT's files
+_LORA = r"(\.lora_[A-Za-z_]+)"  # in a key before the adapter's name, which PEFT's files leave out
 
 
 @dataclass
@@ -81,6 +83,11 @@ def check_adapter_name(name: str) -> None:
         raise ValueError(
             f"Got an adapter named {name!r}; need letters, digits, '-' and '_' only, such as 'text-matching'."
         )
+    if hasattr(nn.ModuleDict(), name):  # where PEFT keeps the adapters of a layer
+        raise ValueError(
+            f"Got an adapter named {name!r}, a name that PyTorch's modules use themselves; call it for its task, such "
+            "as 'text-matching'."
+        )
 
 
 def add_lora(backbone: nn.Module, lora: LoRA) -> None:
@@ -109,7 +116,7 @@ def add_lora(backbone: nn.Module, lora: LoRA) -> None:
 
 def _targets(backbone: nn.Module, lora: LoRA) -> list[str]:
     """Return the last names of the layers that are meant, as whoever loads the adapter elsewhere needs them."""
-    linear = [name for name, part in backbone.named_modules() if _is_linear(part)]
+    linear = _linear_layers(backbone)
     known = sorted({name.rpartition(".")[2] for name in linear})
     if not linear:
         raise ValueError(f"Got a {type(backbone).__name__} without linear layers; an adapter needs some.")
@@ -124,17 +131,44 @@ def _targets(backbone: nn.Module, lora: LoRA) -> list[str]:
     return sorted(lora.target_modules)
 
 
-def _is_linear(part: nn.Module) -> bool:
-    return isinstance(getattr(part, "base_layer", part), nn.Linear)
+def _linear_layers(backbone: nn.Module) -> list[str]:
+    """Return the names of the model's own linear layers, those that have adapters among them."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = [name for name, part in backbone.named_modules() if isinstance(part, BaseTunerLayer)]
+    return adapted + [
+        name
+        for name, part in backbone.named_modules()
+        if isinstance(part, nn.Linear) and not any(name.startswith(f"{layer}.") for layer in adapted)
+    ]
 
 
 def _inject(backbone: nn.Module, name: str, config: Any) -> None:
     from peft import inject_adapter_in_model
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
+        warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")  # several adapters are meant
         inject_adapter_in_model(config, backbone, adapter_name=name)
+    for layer in _layers(backbone):
+        layer.train(layer.get_base_layer().training)  # new modules are in training mode, whatever is around them
     switch_adapter(backbone, name)
+
+
+def _remove(backbone: nn.Module, name: str) -> None:
+    """Take an adapter out again, also one that was injected in part."""
+    adapted = [(parent, key, part) for parent in backbone.modules() for key, part in parent.named_children()]
+    layers = set(_layers(backbone))
+    for parent, key, part in adapted:
+        if part in layers:
+            with warnings.catch_warnings(action="ignore"):  # that another adapter is on now: the caller decides
+                part.delete_adapter(name)  # type: ignore[operator]
+            if not part._all_available_adapter_names():  # type: ignore[operator]
+                setattr(parent, key, part.get_base_layer())  # type: ignore[operator]
+    holder: Any = backbone
+    if hasattr(holder, "peft_config"):
+        holder.peft_config.pop(name, None)
+        if not holder.peft_config:
+            del holder.peft_config
 
 
 def adapter_names(backbone: nn.Module) -> list[str]:
@@ -144,7 +178,8 @@ def adapter_names(backbone: nn.Module) -> list[str]:
 
 def adapter_parameters(backbone: nn.Module, name: str) -> dict[str, nn.Parameter]:
     """Return the weights of one adapter by their name in the backbone."""
-    return {key: parameter for key, parameter in backbone.named_parameters() if f".{name}." in key and "lora_" in key}
+    own = re.compile(rf"{_LORA}\.{re.escape(name)}(?=\.|$)")  # a layer may be called like an adapter: query
+    return {key: parameter for key, parameter in backbone.named_parameters() if own.search(key)}
 
 
 def active_adapter(backbone: nn.Module) -> str | None:
@@ -220,14 +255,14 @@ def save_adapter(backbone: nn.Module, name: str, folder: Path, *, base: str | No
     config.save_pretrained(str(folder))
     weights = adapter_parameters(backbone, name)
     tensors = {
-        _PREFIX + key.replace(f".{name}.", "."): parameter.detach().cpu().contiguous()
+        _PREFIX + re.sub(rf"{_LORA}\.{re.escape(name)}(?=\.|$)", r"\1", key): parameter.detach().cpu().contiguous()
         for key, parameter in weights.items()
     }
     save_file(tensors, str(folder / ADAPTER_WEIGHTS), metadata={"format": "pt"})
 
 
 def load_adapter(backbone: nn.Module, name: str, folder: Path) -> None:
-    """Add an adapter from its folder, frozen; the adapter that is on stays on.
+    """Add an adapter from its folder, frozen; the adapter that is on stays on, and what is trainable stays so.
 
     Raises:
         ValueError: If the folder has no LoRA adapter, or one that does not fit the backbone.
@@ -247,30 +282,34 @@ def load_adapter(backbone: nn.Module, name: str, folder: Path) -> None:
     before = active_adapter(backbone)
     trainable = {key for key, parameter in backbone.named_parameters() if parameter.requires_grad}
     stored = {
-        key.removeprefix(_PREFIX).replace(".weight", f".{name}.weight"): tensor
+        re.sub(rf"{_LORA}(?=\.|$)", rf"\1.{name}", key.removeprefix(_PREFIX)): tensor
         for key, tensor in load_file(str(folder / ADAPTER_WEIGHTS)).items()
     }
     try:
-        _inject(backbone, name, config)
+        # It may be in the middle of a step or of a validation
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
+            _inject(backbone, name, config)
+            parameters = adapter_parameters(backbone, name)
+            _check_same_tensors(parameters, stored)
+            for key, parameter in parameters.items():
+                parameter.copy_(stored[key])
     except ValueError as error:
-        raise ValueError(f"The adapter in {str(folder)!r} does not fit a {type(backbone).__name__}: {error}") from error
-    parameters = adapter_parameters(backbone, name)
-    _check_same_tensors(parameters, stored, folder)
-    with torch.no_grad():
-        for key, parameter in parameters.items():
-            parameter.copy_(stored[key])
-    for key, parameter in backbone.named_parameters():  # injecting makes the adapter trainable, and all else frozen
-        base_key = key.replace(".base_layer", "")
-        parameter.requires_grad_(key not in parameters and (key in trainable or base_key in trainable))
-    switch_adapter(backbone, before)
+        _remove(backbone, name)
+        raise ValueError(
+            f"The adapter in {str(folder)!r} does not fit a {type(backbone).__name__}: {error} Was it trained on "
+            "another backbone?"
+        ) from error
+    finally:
+        own = adapter_parameters(backbone, name)
+        for key, parameter in backbone.named_parameters():  # injecting makes the adapter trainable, all else frozen
+            base_key = key.replace(".base_layer", "")
+            parameter.requires_grad_(key not in own and (key in trainable or base_key in trainable))
+        switch_adapter(backbone, before)
 
 
-def _check_same_tensors(wanted: dict[str, nn.Parameter], stored: dict[str, Tensor], folder: Path) -> None:
+def _check_same_tensors(wanted: dict[str, nn.Parameter], stored: dict[str, Tensor]) -> None:
     differing: Iterable[str] = sorted(wanted.keys() ^ stored.keys()) or [
         key for key, parameter in wanted.items() if parameter.shape != stored[key].shape
     ]
     if first := next(iter(differing), None):
-        raise ValueError(
-            f"The adapter in {str(folder)!r} does not fit the model: {first} is missing or has another shape. Was it "
-            "trained on another backbone?"
-        )
+        raise ValueError(f"{first} is missing or has another shape.")

@@ -56,7 +56,9 @@ def read_model_folder(path: str | Path) -> ModelFolder | None:
     if not file.is_file():
         return None
     try:
-        plain: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        plain: Any = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(plain, dict):
+            raise TypeError(f"it holds {plain!r:.40} and no settings")
         found = plain.pop("format", None)
         if found != FOLDER_FORMAT:
             raise ValueError(

@@ -86,6 +86,15 @@ class StudentWithoutAdapter(Teacher):
         """
         self._has_no_name()
 
+    @property
+    def fingerprint(self) -> str:
+        """None: its vectors have no name.
+
+        Raises:
+            ValueError: Always.
+        """
+        self._has_no_name()
+
     def _has_no_name(self) -> NoReturn:
         raise ValueError(
             "Got StudentWithoutAdapter where a teacher is needed whose vectors can be named and kept. Use "
@@ -107,4 +116,4 @@ class StudentWithoutAdapter(Teacher):
     ) -> Tensor:
         """Embed strings: as :meth:`Embedder.encode`."""
         with self.student.without_adapter():
-            return TextEncoder.encode(self.student, texts, role, truncate_dim=truncate_dim, progress=progress)
+            return self.student.encode(texts, role, truncate_dim=truncate_dim, progress=progress)

@@ -157,7 +157,9 @@ class Tokenization:
     def replaced(
         self, *, prompts: Mapping[str, str] | None = None, max_length: Mapping[str, int] | int | None = None
     ) -> "Tokenization":
-        """Return the same with other prompts or limits."""
+        """Return the same with other prompts or limits; a role without one keeps its limit."""
+        if isinstance(max_length, Mapping):
+            max_length = {**self.max_length, **max_length}
         return Tokenization(
             self.tokenizer,
             prompts=self.prompts if prompts is None else prompts,

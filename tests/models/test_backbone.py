@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_jv5.models.backbone import layer_stack, load_backbone, position_limit, read_config, resolve_path
+from lightning_jv5.models.backbone import (
+    layer_stack,
+    load_backbone,
+    position_limit,
+    read_config,
+    recompute_each_layer,
+    resolve_path,
+)
 from tests.tiny_models import save_tiny_backbone, tiny_config
 
 FAMILIES = ["bert", "qwen3", "eurobert"]
@@ -186,3 +193,36 @@ def test_the_layer_stack_is_the_list_of_the_transformers_blocks(family: str) -> 
     assert [type(block).__name__.endswith("Layer") for block in stack] == [True] * 3
     assert backbone.get_submodule(name) is stack
     assert layer_stack(torch.nn.Linear(2, 2)) == ("", None)
+
+
+def trained(backbone: torch.nn.Module) -> tuple[dict[str, torch.Tensor], int]:
+    """Every gradient of a pass in training mode, and how many numbers it kept for them."""
+    kept = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    torch.manual_seed(0)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = backbone.train()(input_ids=IDS).last_hidden_state.pow(3).sum()
+    loss.backward()
+    gradients = {name: weights.grad for name, weights in backbone.named_parameters() if weights.grad is not None}
+    return gradients, sum(kept)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recomputed_layers_give_the_same_gradients_and_keep_less(tmp_path: Path, family: str) -> None:
+    path = save_tiny_backbone(tmp_path, family, num_hidden_layers=3)
+    expected, kept = trained(load_backbone(path, dropout=0.1))
+    backbone = load_backbone(path, dropout=0.1)
+    recompute_each_layer(backbone)
+    gradients, kept_now = trained(backbone)
+    torch.testing.assert_close(gradients, expected, atol=1e-6, rtol=1e-5)
+    assert len(gradients) == len(list(backbone.parameters()))
+    assert kept_now < kept / 5
+
+
+def test_a_model_that_cannot_recompute_its_layers_is_named() -> None:
+    with pytest.raises(ValueError, match=r"Got recompute_layers for a MPNetModel, .*use recompute instead"):
+        recompute_each_layer(load_backbone(tiny_config("mpnet")))

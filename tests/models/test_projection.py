@@ -1,6 +1,10 @@
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from lightning_jv5.models.model_folder import PROJECTION
 from lightning_jv5.models.projection import Projection
 from lightning_jv5.rebuildable import describe, rebuild
 
@@ -46,7 +50,53 @@ def test_projection_is_rebuilt_from_plain_data() -> None:
 
 
 def test_wrong_dimensions_are_named() -> None:
-    with pytest.raises(ValueError, match="dimension 7; this projection takes at most 6"):
+    with pytest.raises(ValueError, match=r"dimension 7; this projection takes at most 6"):
         Projection(6, 4)(torch.zeros(1, 7))
-    with pytest.raises(ValueError, match="input_dim 0, output_dim 4; both must be at least 1"):
+    with pytest.raises(ValueError, match=r"input_dim 0, output_dim 4; both must be at least 1"):
         Projection(0, 4)
+    for dims in ({}, {"input_dim": 3}, {"output_dim": 3}):
+        with pytest.raises(ValueError, match=r"both must be at least 1. Only with path may they be left out"):
+            Projection(**dims)
+
+
+# From an earlier stage
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    torch.manual_seed(3)
+    tensors = {"weight": torch.randn(4, 6).bfloat16(), "bias": torch.randn(4).bfloat16()}
+    save_file(tensors, tmp_path / PROJECTION)
+    return str(tmp_path)
+
+
+def test_a_projection_goes_on_where_an_earlier_stage_left_it(folder: str) -> None:
+    torch.manual_seed(3)
+    weight, bias = torch.randn(4, 6).bfloat16().float(), torch.randn(4).bfloat16().float()
+    for projection in (Projection(path=folder), Projection(6, 4, path=folder), Projection(6, path=folder)):
+        assert (projection.input_dim, projection.output_dim) == (6, 4)
+        assert torch.equal(projection.weight, weight)
+        assert torch.equal(projection.bias, bias)
+        assert projection.weight.dtype == torch.float32
+        assert projection.weight.requires_grad
+        assert projection.bias.requires_grad
+    assert not any(weights.requires_grad for weights in Projection(path=folder, trainable=False).parameters())
+    z = torch.randn(5, 3)
+    torch.testing.assert_close(Projection(path=folder)(z).double(), slow_projection(z, weight, bias))
+
+
+def test_a_projection_from_a_folder_is_rebuilt_from_plain_data(folder: str) -> None:
+    again = rebuild(describe(Projection(path=folder, trainable=False)))
+    assert torch.equal(again.weight, Projection(path=folder).weight)
+    assert not again.weight.requires_grad
+
+
+def test_a_folder_with_another_projection_or_none_is_named(folder: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Got output_dim 5 and the projection of .*, which has 4; leave output"):
+        Projection(6, 5, path=folder)
+    with pytest.raises(ValueError, match=r"Got input_dim 4 and the projection of .*, which has 6"):
+        Projection(4, path=folder)
+    (tmp_path / "empty").mkdir()
+    for missing in ("empty", "nowhere"):
+        with pytest.raises(ValueError, match=rf"{missing}' for a projection, where .* no projection\.safetensors"):
+            Projection(6, 4, path=str(tmp_path / missing))

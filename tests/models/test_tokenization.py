@@ -139,3 +139,37 @@ def test_a_column_may_have_a_prompt_and_a_limit_of_its_own(tmp_path: Path) -> No
         tokenization.column("document", max_length=1)
     with pytest.raises(ValueError, match="Got role 'querry'"):
         tokenization.column("querry")
+
+
+def test_no_limit_of_a_role_or_a_column_is_above_the_models_positions(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(save_tiny_tokenizer(tmp_path))
+
+    def limited(max_length: Any, positions: int | None = 9) -> Tokenization:
+        return Tokenization(tokenizer, prompts={}, max_length=max_length, append_end=True, positions=positions)
+
+    tokenization = limited({"query": 4, "document": 9})
+    assert max(len(ids) for ids in tokenization.column("query", max_length=9)(TEXTS).ids) == 9
+    message = "Got max_length 10 for {}, but the model has only 9 positions. Give at most 9"
+    with pytest.raises(ValueError, match=message.format("query")):
+        tokenization.column("query", max_length=10)
+    with pytest.raises(ValueError, match=message.format("document")):
+        tokenization.column("negatives", max_length=10)
+    with pytest.raises(ValueError, match=message.format("document")):
+        limited({"query": 4, "document": 10})
+    with pytest.raises(ValueError, match=message.format("query")):
+        tokenization.replaced(max_length=10)
+    assert limited(10**6, positions=None).column("query", max_length=10**7).max_length == 10**7
+
+
+def test_replaced_changes_what_is_given_and_nothing_else(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(save_tiny_tokenizer(tmp_path, end_token=False))
+    tokenization = Tokenization(tokenizer, prompts={"query": "query : "}, max_length=5, append_end=True, positions=9)
+    other = tokenization.replaced(prompts={"document": "the "})
+    assert other(["cat"], "document") == [[*words("the cat"), SEP]]
+    assert other(["cat"], "query") == [[*words("cat"), SEP]]
+    assert other.max_length == {"query": 5, "document": 5}
+    longer = tokenization.replaced(max_length={"query": 6, "document": 7})
+    assert (longer.prompts, longer.max_length) == (tokenization.prompts, {"query": 6, "document": 7})
+    assert tokenization.replaced(max_length={"document": 7}).max_length == {"query": 5, "document": 7}
+    assert tokenization.replaced().fingerprint == tokenization.fingerprint
+    assert tokenization.fingerprint not in (other.fingerprint, longer.fingerprint)
