@@ -3,9 +3,9 @@
     python benchmarks/small_adapters.py                 train, print the table, write small_adapters.json
     python benchmarks/small_adapters.py --markdown      print the table of small_adapters.json again
 
-Each is an ordinary `fit` from the same exported student, with another seed of the order, of the adapter's start and of
-dropout. The margin is the gain of the whole embeddings on the adapter's own held-out task; its standard error is that of
-the mean over seeds.
+Each is an ordinary `fit` from the same exported student, with another seed of the order, of the adapter's start and
+of dropout. The margin is the gain of the whole embeddings on the adapter's own held-out task; its standard error is
+that of the mean over seeds.
 """
 
 import argparse

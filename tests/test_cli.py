@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -477,3 +478,49 @@ def test_what_is_wrong_with_an_adapter_is_one_line(
     line = error_of(capsys, "fit", "--config=adapter.yaml", *words)
     assert said in line
     assert "Union" not in line
+
+
+# What a stage starts from
+
+ENDED = """
+import os, signal
+from lightning.pytorch import Callback
+
+class EndAt(Callback):
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_run_that_is_told_to_end_is_no_finished_one(folder: Path) -> None:
+    (folder / "ended.py").write_text(ENDED)
+    overlay(folder, "end.yaml", {"trainer": {"max_steps": 50, "callbacks": [{"class_path": "ended.EndAt"}]}})
+    command = [sys.executable, "-m", "lightning_jv5", "fit", "--config=tiny.yaml", "--config=end.yaml"]
+    path = f"{Path(__file__).parent.parent}:{folder}"
+    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert ended.returncode == 143, ended.stderr
+    assert "This run:" not in ended.stdout
+    [saved] = Path("runs").glob("tiny/version_0/checkpoints/last.ckpt")
+    assert torch.load(saved, weights_only=True)["global_step"] < 50
+
+
+def test_from_stands_for_the_folder_wherever_settings_say_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_tiny_backbone(folder / "start", "bert")
+    student = {"path": "{from}", "pooling": "mean", "max_length": 16}
+    tiny = yaml.safe_load((folder / "tiny.yaml").read_text())
+    tiny["model"]["student"] = student
+    overlay(folder, "next.yaml", tiny)
+    main(["fit", "--config=next.yaml", "--from=start", "--trainer.max_steps=1"])
+    [saved] = Path("runs").glob("next/version_0/checkpoints/last.ckpt")
+    described = torch.load(saved, weights_only=True)["lightning_jv5"]["arguments"]["student"]
+    assert described["init_args"]["path"] == str(folder / "start")  # absolute, so that it is found from anywhere
+    written = yaml.safe_load(Path("runs/next/version_0/config.yaml").read_text())
+    assert written["from"] == "start"
+    student = written["model"]["init_args"]["student"]
+    assert student["init_args"]["path"] == "{from}"  # to start other runs with
+
+    message = error_of(capsys, "fit", "--config=next.yaml")
+    assert "Got settings with {from} and nothing to start from" in message
+    message = error_of(capsys, "fit", "--config=next.yaml", "--from=./nowhere")
+    assert "Got path './nowhere', but there is no such folder" in message

@@ -1,5 +1,7 @@
 """What the README and the docs show is what works."""
 
+import importlib
+import inspect
 import json
 import re
 from pathlib import Path
@@ -11,8 +13,10 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lightning_jv5 import ClusteringTask
-from lightning_jv5.cli import main
+from lightning_jv5.cli import COMMANDS, main
+from lightning_jv5.config_files import config_names, packaged_configs
 from lightning_jv5.data import LocalFiles, TrainingSet
+from lightning_jv5.data_commands import FUNCTIONS
 from lightning_jv5.losses import EmbeddingBatch, Objective
 from tests.tiny_configs import write_config
 from tests.tiny_data import tiny_texts
@@ -133,3 +137,17 @@ def test_the_long_texts_in_the_docs_are_made_and_fit_their_limit(
     assert rows["language"][:] == ["en", "de", "zh"] * 2
     assert 990 < min(rows["tokens"]) <= max(rows["tokens"]) < train["long"].max_length
     assert train["long"].layout(rows, "long").columns["negatives"] == ("negative",)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/adapters.md"])
+def test_the_commands_of_a_page_name_what_there_is(page: str) -> None:
+    commands = re.findall(r"python -m lightning_jv5 (\w+)((?:[^`\n]|\\\n)*)", (ROOT / page).read_text())
+    assert commands
+    for command, words in commands:
+        assert command in COMMANDS
+        for name in re.findall(r"--config[= ](\S+\.yaml)", words):
+            assert name in {"mine.yaml", "embed.yaml"} or name in config_names(packaged_configs())
+        if command in FUNCTIONS:
+            module, _, function = FUNCTIONS[command].partition(":")
+            known = {*inspect.signature(getattr(importlib.import_module(module), function)).parameters, "config"}
+            assert set(re.findall(r"--(\w+)", words)) <= known

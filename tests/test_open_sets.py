@@ -373,3 +373,25 @@ def test_a_sets_own_limit_above_the_models_positions_is_refused(tmp_path: Path) 
     for limit in (65, {"document": 65}):
         with pytest.raises(ValueError, match=r"max_length 65 for .*, but the model has only 64 positions"):
             fit(tmp_path, {"set": TrainingSet(TinyPairs(), max_length=limit)}, steps=1)
+
+
+@pytest.mark.parametrize("vectors", ["online", "precompute"])
+def test_a_set_may_spare_the_teacher(tmp_path: Path, vectors: Any) -> None:
+    train = {
+        "taught": TrainingSet(TinyPairs(), weight=1.0),
+        "spared": TrainingSet(TinyScored(), teacher_roles=[], weight=1.0),
+        "queries": TrainingSet(TinyTriplets(), teacher_roles=["query"], weight=1.0),
+    }
+    objective = ByScore(scored=CoSENT(), unscored=InfoNCE())
+    module = tiny_module(tmp_path, objective=objective, teacher=tiny_teacher(tmp_path))
+    batches = fit(tmp_path, train, module=module, teacher_vectors=vectors)
+    field = "teacher_texts" if vectors == "online" else "teacher_vectors"
+    wanted = {"taught": {"query", "document"}, "spared": set(), "queries": {"query"}}
+    for name, roles in wanted.items():
+        assert batches.of(name)
+        assert all(getattr(batch, field).keys() == roles for batch in batches.of(name))
+
+
+def test_an_unknown_teacher_role_of_a_set_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Got roles \['queries'\]; name one or more of"):
+        TrainingSet(TinyPairs(), teacher_roles=["queries"])
