@@ -77,6 +77,7 @@ def configs(data: Path) -> dict[str, dict[str, Any]]:
     def texts(file: str, count: int) -> dict[str, Any]:
         return {"source": rows(file, rows=count)}
 
+    topic = matryoshka("EmbeddingDistillation", projection={"path": "{from}"}, roles=["query"])  # single texts
     contrast = matryoshka("InfoNCE", temperature=part("losses.LearnableTemperature", initial=0.02))
     retrieval = {
         "terms": {
@@ -131,7 +132,7 @@ def configs(data: Path) -> dict[str, dict[str, Any]]:
         ),
         "clustering": config(
             "clustering",
-            {"terms": {"distill": {"loss": distill}}},
+            {"terms": {"distill": {"loss": topic}}},
             {name: {key: value for key, value in one.items() if value is not None} for name, one in topics.items()},
             steps=steps["clustering"],
             lr=1e-3,

@@ -241,16 +241,16 @@ def stages_table(scores: Mapping[str, Mapping[str, float]], main_metrics: Mappin
 
     >>> print(stages_table({"student": {"sts": 0.5}, "sts": {"sts": 0.75}}, {"sts": "spearman"}))
     stage    sts, spearman
-    student        0.5000
-    sts            0.7500 *
+    student         0.5000
+    sts             0.7500 *
     """
     titles = [f"{task}, {metric}" for task, metric in main_metrics.items()]
     width = max(map(len, ["stage", *scores]))
-    lines = ["  ".join(["stage".ljust(width), *titles])]
+    lines = ["stage".ljust(width) + "  " + "    ".join(titles)]
     for stage, by_task in scores.items():
         cells = []
         for task, title in zip(main_metrics, titles, strict=True):
             best = by_task[task] == max(other[task] for other in scores.values())
-            cells.append(f"{by_task[task]:.4f} {'*' if best else ' '}".rjust(len(title) + 1))
-        lines.append(" ".join([stage.ljust(width), *cells]).rstrip())
+            cells.append(f"{by_task[task]:.4f}".rjust(len(title)) + (" *" if best else "  "))
+        lines.append("  ".join([stage.ljust(width), *cells]).rstrip())
     return "\n".join(lines)

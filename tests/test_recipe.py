@@ -154,9 +154,9 @@ def test_a_checkpoint_that_no_callback_wrote_is_missed(tmp_path: Path) -> None:
 def test_the_best_of_each_task_is_starred() -> None:
     scores = {"student": {"a": 0.5, "b": 0.9}, "other": {"a": 0.75, "b": 0.1}}
     assert stages_table(scores, {"a": "accuracy", "b": "v_measure"}).splitlines() == [
-        "stage    a, accuracy  b, v_measure",
-        "student     0.5000        0.9000 *",
-        "other       0.7500 *      0.1000",
+        "stage    a, accuracy    b, v_measure",
+        "student       0.5000          0.9000 *",
+        "other         0.7500 *        0.1000",
     ]
 
 
@@ -178,6 +178,8 @@ def tiny(node: Any) -> Any:
         node["init_args"] = {key: value for key, value in node["init_args"].items() if key != "rows"} | small[kind]
         if kind == "Docstrings" and node["init_args"]["split"] == "train":
             node["init_args"]["rows"] = 64
+    if "batch_size" in node:
+        node["batch_size"] = 8
     if "trainer" in node:
         node["trainer"] |= {"max_steps": 2, "val_check_interval": None, "limit_train_batches": 2}
     return node
@@ -192,7 +194,10 @@ def test_the_shipped_recipe_trains_every_small_config(
         (tmp_path / shipped.name).write_text(yaml.safe_dump(content, sort_keys=False))  # found before the packaged one
     main(["recipe", "--config=small_recipe.yaml"])
     shown = capsys.readouterr().out
-    assert "stage           docstrings, ndcg@10  similarity, spearman  topics, v_measure  packages, accuracy" in shown
+    assert (
+        "stage           docstrings, ndcg@10    similarity, spearman    topics, v_measure    packages, accuracy"
+        in shown
+    )
     trained = {path.name.rpartition("-")[0] for path in (tmp_path / "runs" / "small_recipe").iterdir()}
     assert trained == {"student", "retrieval", "text-matching", "clustering", "classification"}
     stages = yaml.safe_load((packaged_configs() / "small_recipe.yaml").read_text())["stages"]
