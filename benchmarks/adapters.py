@@ -117,7 +117,7 @@ def configs(data: Path) -> dict[str, dict[str, Any]]:
         "banking77": texts("banking77/train.jsonl", 3000),
         "trec": texts("trec/train.jsonl", 3000),
     }
-    steps = {"retrieval": 80, "text-matching": 120, "clustering": 120, "classification": 150}
+    steps = {"retrieval": 80, "text-matching": 120, "clustering": 120, "classification": 400}
     return {
         "retrieval": config(
             "retrieval", retrieval, beir, steps=steps["retrieval"], lr=5e-4, batch_size=32, teacher_vectors="precompute"
@@ -143,7 +143,7 @@ def configs(data: Path) -> dict[str, dict[str, Any]]:
             classification,
             labelled,
             steps=steps["classification"],
-            lr=1e-3,
+            lr=2e-3,
             teacher=part("models.StudentWithoutAdapter"),
         ),
     }
@@ -188,9 +188,7 @@ def tasks(data: Path) -> dict[str, Any]:
 def measure(data: Path, work: Path) -> dict[str, Any]:
     import yaml
 
-    from lightning_jv5 import Embedder
     from lightning_jv5.recipe import Stage, recipe
-    from lightning_jv5.tasks import evaluate
 
     work.mkdir(parents=True, exist_ok=True)
     stages = {"student": Stage("small.yaml")}
@@ -200,27 +198,30 @@ def measure(data: Path, work: Path) -> dict[str, Any]:
         stages[task] = Stage(str(file), after="student")
     made = recipe(stages, {}, str(work / "model"), name="adapters", runs=str(work / "runs"))
     found = tasks(data)
-    scores: dict[str, dict[str, float]] = {}
-    for model in ("student", *MAX_LENGTH, "teacher"):
-        file = work / f"scores-{model}.json"
-        for name, task in found.items():
-            adapter, _ = MEANT_FOR[name]
-            if model in MAX_LENGTH and model != adapter:
-                continue
-            path, chosen = (TEACHER, None) if model == "teacher" else (str(made.folder), model)
-            embedder = Embedder(
-                path,
-                task=None if chosen in (None, "student") else chosen,
-                max_length=MAX_LENGTH[adapter],
-                attention="packed",
-            )
-            [score] = evaluate(embedder.encode, {name: task}, description=f"{model}, {name}")
-            scores.setdefault(name, {})["adapter" if model in MAX_LENGTH else model] = score.values[task.main_metric]
-            scores[name][f"{'adapter' if model in MAX_LENGTH else model}_std"] = score.values.get(
-                f"{task.main_metric}_std", 0.0
-            )
-            file.write_text(json.dumps(scores))
+    scores: dict[str, dict[str, float]] = {name: {} for name in found}
+    for name, task in found.items():
+        adapter, _ = MEANT_FOR[name]
+        folders = {"student": made.stages["student"], "adapter": made.stages[adapter], "teacher": TEACHER}
+        for model, path in folders.items():
+            scores[name] |= score(str(path), model, name, task, MAX_LENGTH[adapter], work / "scores")
     return {"metrics": {name: task.main_metric for name, task in found.items()}, "scores": scores}
+
+
+def score(path: str, model: str, name: str, task: Any, max_length: int, kept: Path) -> dict[str, float]:
+    """Score a model on a task, once for each model."""
+    from lightning_jv5 import Embedder
+    from lightning_jv5.data.cache import write_json
+    from lightning_jv5.tasks import evaluate
+
+    stage = Path(path).parent.name if model != "teacher" else "teacher"
+    file = kept / f"{stage}-{name}-{max_length}.json"
+    if not file.is_file():
+        embedder = Embedder(path, max_length=max_length, attention="packed")
+        [found] = evaluate(embedder.encode, {name: task}, description=f"{model}, {name}")
+        write_json(file, found.values)
+    values = json.loads(file.read_text())
+    main = task.main_metric
+    return {model: values[main], f"{model}_std": values.get(f"{main}_std", 0.0)}
 
 
 def markdown(result: dict[str, Any]) -> str:

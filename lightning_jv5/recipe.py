@@ -74,11 +74,13 @@ class Finished:
 
     Attributes:
         folder: The model folder.
+        stages: The folder of each stage.
         main_metrics: The measure that stands for each task.
         scores: Measure by stage and task.
     """
 
     folder: Path
+    stages: dict[str, Path]
     main_metrics: dict[str, str]
     scores: dict[str, dict[str, float]]
 
@@ -137,7 +139,7 @@ def recipe(
     scores = _scores(folders, tasks)
     main_metrics = {task: one.main_metric for task, one in tasks.items()}
     write_json(folder / RESULTS, {"main_metrics": main_metrics, "scores": scores})
-    return Finished(folder, main_metrics, scores)
+    return Finished(folder, folders, main_metrics, scores)
 
 
 def stage_key(stage: Stage, predecessor: str | None) -> str:
