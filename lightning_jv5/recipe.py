@@ -1,6 +1,7 @@
 """The stages of a recipe in their order, each an ordinary ``fit`` and its export; at the end one model, one table."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 from lightning_jv5 import __version__
 from lightning_jv5.config_files import check_keys, find_config
-from lightning_jv5.data.cache import fingerprint, write_json
+from lightning_jv5.data.cache import atomic_folder, fingerprint, write_json
 from lightning_jv5.export import assemble, export
 from lightning_jv5.models import Embedder
 from lightning_jv5.models.model_folder import DESCRIPTION, read_model_folder
@@ -107,7 +108,7 @@ def recipe(
     Args:
         stages: By name, in their order. One trains the model; the others adapters on it.
         tasks: What every stage is scored on.
-        output: The model folder to write; one that is there is replaced once the new one is complete.
+        output: The model folder to write; a model that is there is replaced once the new one is complete.
         name: Name of the recipe.
         runs: Folder of all runs.
 
@@ -115,9 +116,13 @@ def recipe(
         The model's folder and the scores.
 
     Raises:
-        ValueError: If stages do not fit together, a stage fails, or leaves no checkpoint of its kind.
+        ValueError: If stages do not fit together, a stage fails, or leaves no checkpoint of its kind, or the output is
+            something that is no model of ours.
     """
     _check_stages(stages)
+    folder = Path(output)
+    if folder.exists() and not (folder / DESCRIPTION).is_file():
+        raise ValueError(f"Got output {output!r}, which is there and no model of ours to be replaced. Choose another.")
     folders: dict[str, Path] = {}
     for number, (stage_name, stage) in enumerate(stages.items(), start=1):
         key = stage_key(stage, None if stage.after is None else folders[stage.after].parent.name)
@@ -131,11 +136,11 @@ def recipe(
         _fit(stage, home, start=None if stage.after is None else folders[stage.after])
         export(str(_checkpoint(stage, stage_name, home)), str(folders[stage_name]))
     adapters = [str(folder) for folder in folders.values() if _kind(folder) == "adapter"]
-    folder = Path(output)
     if adapters:
         assemble(adapters, output, overwrite=True)
     else:
-        folder = list(folders.values())[-1]
+        with atomic_folder(folder, replace=True) as building:
+            shutil.copytree(list(folders.values())[-1], building, dirs_exist_ok=True)
     scores = _scores(folders, tasks)
     main_metrics = {task: one.main_metric for task, one in tasks.items()}
     write_json(folder / RESULTS, {"main_metrics": main_metrics, "scores": scores})

@@ -127,6 +127,24 @@ def test_stages_that_do_not_fit_together_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(ValueError, match="which is there and no model of ours to be replaced"):
+        recipe({"a": Stage("small.yaml")}, {}, str(tmp_path))
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_a_recipe_without_adapters_ends_with_its_last_model(tmp_path: Path) -> None:
+    write_stages(tmp_path, steps=1)
+    write_recipe(tmp_path, stages={"student": {"config": "distill.yaml"}})
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stderr
+    [stage] = (tmp_path / "runs" / "tiny").glob("student-*/model")
+    model = tmp_path / "models" / "tiny"
+    assert (Embedder(str(model)).encode(TEXTS) == Embedder(str(stage)).encode(TEXTS)).all()
+    assert (model / "results.json").is_file()
+
+
 def test_a_recipe_is_not_for_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"Got several processes.*Run it once, with trainer.devices"):
