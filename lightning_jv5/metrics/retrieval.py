@@ -24,9 +24,6 @@ class StreamingRetrieval(StreamingMetric):
     Queries without judgements are left out, and counted in ``unjudged_queries``; a query whose judged documents are
     all irrelevant scores 0.
 
-    On the CPU bad values are reported by ``update``; on a GPU by ``compute``, because looking at them earlier would
-    stall the device in every batch.
-
     Args:
         judgements: Grade of each judged document row, by query row; 0 and below are irrelevant.
         query_count: Number of queries.
@@ -47,7 +44,6 @@ class StreamingRetrieval(StreamingMetric):
 
     keys: Tensor
     document_bits: Tensor
-    bad_texts: Tensor
     tie_order: Tensor
     query_embeddings: Tensor
     query_seen: Tensor
@@ -72,7 +68,6 @@ class StreamingRetrieval(StreamingMetric):
         byte_count = -(-document_count // 8)
         self.add_state("keys", torch.full((query_count, self.depth), NOTHING), dist_reduce_fx=_merge_ranks)
         self.add_state("document_bits", torch.zeros(byte_count, dtype=torch.uint8), dist_reduce_fx=_union_of_ranks)
-        self.add_state("bad_texts", torch.tensor(0), dist_reduce_fx="sum")
         # Buffers and not states: every rank has them, so there is nothing to communicate.
         self.register_buffer("tie_order", _checked_tie_order(tie_order, document_count), persistent=False)
         self.register_buffer("query_embeddings", torch.empty(query_count, 0), persistent=False)
@@ -134,9 +129,7 @@ class StreamingRetrieval(StreamingMetric):
                 "Pass positions in the task's column."
             )
         embeddings, rows = embeddings.detach().to(self.keys.device, torch.float32), rows.to(self.keys.device)
-        self.bad_texts += (~embeddings.isfinite()).any(1).sum()
-        if embeddings.device.type == "cpu":
-            self._refuse_bad_texts()
+        self.note_bad_texts(embeddings)
         if role == "query":
             self._keep_queries(embeddings, rows)
         else:
@@ -195,20 +188,13 @@ class StreamingRetrieval(StreamingMetric):
                 f"{self.query_embeddings.shape[1]}; need the same. Encode every text with the same model and view."
             )
 
-    def _refuse_bad_texts(self) -> None:
-        if self.bad_texts:
-            raise ValueError(
-                f"Got NaN or infinite embeddings of {int(self.bad_texts)} texts; need finite numbers. "
-                "Check the model's weights (did training diverge?) and its precision."
-            )
-
     def compute(self) -> dict[str, Tensor]:
         """Return the mean of each measure over the judged queries, by its name: scalars in [0, 1].
 
         Raises:
             ValueError: If an embedding was not finite.
         """
-        self._refuse_bad_texts()
+        self.refuse_bad_texts()
         self._merged_keys = self.keys.clone()
         self._documents_seen = _count_bits(self.document_bits)
         rows = self._rows_of(self._merged_keys).cpu()[self._judged_queries]

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -10,9 +11,39 @@ class StreamingMetric(Metric, ABC):
     """A metric that is fed embeddings as they are made, and knows whether it has seen all that it needs.
 
     ``update`` never communicates. :meth:`compute` and :meth:`is_complete` merge over ranks, so every rank calls them.
+
+    On the CPU bad values are reported by ``update``; on a GPU by ``compute``, because looking at them earlier would
+    stall the device in every batch.
     """
 
     full_state_update = True
+    bad_texts: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("bad_texts", torch.tensor(0), dist_reduce_fx="sum")
+
+    def note_bad_texts(self, embeddings: Tensor) -> None:
+        """Count the embeddings that are not finite; ``update`` calls it.
+
+        Raises:
+            ValueError: If there are any, on the CPU.
+        """
+        self.bad_texts += (~embeddings.isfinite()).any(1).sum()
+        if embeddings.device.type == "cpu":
+            self.refuse_bad_texts()
+
+    def refuse_bad_texts(self) -> None:
+        """Refuse a score of embeddings that are not finite; ``compute`` calls it.
+
+        Raises:
+            ValueError: If there were any.
+        """
+        if self.bad_texts:
+            raise ValueError(
+                f"Got NaN or infinite embeddings of {int(self.bad_texts)} texts; need finite numbers. "
+                "Check the model's weights (did training diverge?) and its precision."
+            )
 
     @abstractmethod
     def update(self, role: str, embeddings: Tensor, rows: Tensor) -> None:

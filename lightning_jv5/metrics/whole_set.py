@@ -15,9 +15,6 @@ class WholeSetMetric(StreamingMetric):
     Ranks divide the texts in any way; a row that arrives twice counts once. Every rank calls ``update`` at least once,
     if without texts. Merging takes the memory of all embeddings, ``4 * text_count * dim`` bytes, on every rank.
 
-    On the CPU bad values are reported by ``update``; on a GPU by ``compute``, because looking at them earlier would
-    stall the device in every batch.
-
     Args:
         text_count: Number of texts.
         measures: Names of what :meth:`score` returns.
@@ -36,14 +33,12 @@ class WholeSetMetric(StreamingMetric):
 
     embeddings: list[Tensor] | Tensor
     rows: list[Tensor] | Tensor
-    bad_texts: Tensor
 
     def __init__(self, text_count: int, measures: Sequence[str]) -> None:
         super().__init__()
         self.text_count, self.measures = text_count, tuple(measures)
         self.add_state("embeddings", [], dist_reduce_fx="cat")
         self.add_state("rows", [], dist_reduce_fx="cat")
-        self.add_state("bad_texts", torch.tensor(0), dist_reduce_fx="sum")
         self._texts_seen = 0
 
     @abstractmethod
@@ -80,18 +75,9 @@ class WholeSetMetric(StreamingMetric):
                 "Pass positions among the task's texts."
             )
         embeddings = embeddings.detach().to(self.bad_texts.device, torch.float32, copy=True)
-        self.bad_texts += (~embeddings.isfinite()).any(1).sum()
-        if embeddings.device.type == "cpu":
-            self._refuse_bad_texts()
+        self.note_bad_texts(embeddings)
         kept.append(embeddings)
         kept_rows.append(rows.detach().to(embeddings.device, torch.int64, copy=True))
-
-    def _refuse_bad_texts(self) -> None:
-        if self.bad_texts:
-            raise ValueError(
-                f"Got NaN or infinite embeddings of {int(self.bad_texts)} texts; need finite numbers. "
-                "Check the model's weights (did training diverge?) and its precision."
-            )
 
     def compute(self) -> dict[str, Tensor]:
         """Return each measure by its name, as a scalar; NaN while texts are missing.
@@ -99,7 +85,7 @@ class WholeSetMetric(StreamingMetric):
         Raises:
             ValueError: If an embedding was not finite.
         """
-        self._refuse_bad_texts()
+        self.refuse_bad_texts()
         rows, embeddings = (_joined(state).cpu() for state in (self.rows, self.embeddings))
         first = torch.full((self.text_count,), len(rows))
         first.scatter_reduce_(0, rows, torch.arange(len(rows)), "amin")
