@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_jv5 import EmbeddingModule
 from lightning_jv5.callbacks import AdapterAveraging
-from lightning_jv5.callbacks.adapter_averaging import planned_steps, swapped_in, update_moving_average
+from lightning_jv5.callbacks.weight_averages import planned_steps, swapped_in, update_moving_average
 from lightning_jv5.cli import main
 from lightning_jv5.tasks import evaluate
 from tests.callbacks.averaging_run import (
