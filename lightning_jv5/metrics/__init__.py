@@ -11,4 +11,7 @@ from lightning_jv5.metrics.ranking import recall as recall
 from lightning_jv5.metrics.ranking import reciprocal_rank as reciprocal_rank
 from lightning_jv5.metrics.retrieval import StreamingRetrieval as StreamingRetrieval
 from lightning_jv5.metrics.streaming import StreamingMetric as StreamingMetric
+from lightning_jv5.metrics.views import PRECISIONS as PRECISIONS
+from lightning_jv5.metrics.views import Precision as Precision
+from lightning_jv5.metrics.views import View as View
 from lightning_jv5.metrics.whole_set import WholeSetMetric as WholeSetMetric

@@ -127,7 +127,7 @@ class FewShotClassification(WholeSetMetric):
         """Return the mean ``accuracy``, its ``accuracy_std``, macro ``f1`` and ``knn_accuracy``, in [0, 1]."""
         from sklearn.metrics import f1_score
 
-        vectors, labels = np.asarray(embeddings), self._test.labels
+        vectors, labels = np.asarray(self.document(embeddings)), self._test.labels
         test = vectors[self._test.texts]
         accuracies, f1s, knn_accuracies = [], [], []
         for few in self._experiments:

@@ -106,7 +106,7 @@ class ClusteringVMeasure(WholeSetMetric):
 
     def score(self, embeddings: Tensor) -> dict[str, float]:
         """Return ``v_measure``, in [0, 1], and ``v_measure_std`` of several runs."""
-        vectors = np.asarray(embeddings)
+        vectors = np.asarray(self.document(embeddings))
         values = [
             v_measure(
                 vectors[self._rows[run.rows]],

@@ -100,7 +100,8 @@ class CosineCorrelation(WholeSetMetric):
 
     def score(self, embeddings: Tensor) -> dict[str, float]:
         """Return ``spearman`` and ``pearson``, in [-1, 1]."""
-        cosines = pair_cosines(embeddings[self._left], embeddings[self._right])
+        query, document = self.query(embeddings), self.document(embeddings)
+        cosines = pair_cosines(query[self._left], document[self._right])
         return {
             "spearman": float(spearman(cosines, self._scores)),
             "pearson": float(pearson(cosines, self._scores)),

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from lightning_jv5.data.nearest import NOTHING, full_float32, pack, scores_of
 from lightning_jv5.metrics.ranking import parse_measure
 from lightning_jv5.metrics.streaming import StreamingMetric
+from lightning_jv5.metrics.views import View
 
 DEFAULT_MEASURES = ("ndcg@10", "recall@10", "recall@100", "mrr@10", "map@100")
 
@@ -31,6 +32,7 @@ class StreamingRetrieval(StreamingMetric):
         tie_order: Position of each document's id among all ids sorted ascending; integers, shape
             ``(document_count,)``. By default ids are taken to sort as rows do.
         measures: What :meth:`compute` returns: ``ndcg``, ``recall``, ``mrr`` or ``map``, ``@`` and the cut-off.
+        view: How embeddings are read; by default they are taken as they are.
 
     Raises:
         ValueError: If nothing is judged, a row does not exist, or a measure is unknown.
@@ -56,8 +58,9 @@ class StreamingRetrieval(StreamingMetric):
         document_count: int,
         tie_order: Tensor | None = None,
         measures: Sequence[str] = DEFAULT_MEASURES,
+        view: View | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(view)
         if not measures:
             raise ValueError(f"Got no measures; need at least one. Leave the argument out for {DEFAULT_MEASURES}.")
         self.query_count, self.document_count = query_count, document_count
@@ -128,12 +131,12 @@ class StreamingRetrieval(StreamingMetric):
                 f"Got {role} rows {rows.min()} to {rows.max()}; need 0 to {count - 1}. "
                 "Pass positions in the task's column."
             )
-        embeddings, rows = embeddings.detach().to(self.keys.device, torch.float32), rows.to(self.keys.device)
-        self.note_bad_texts(embeddings)
+        cut, rows = self.cut(embeddings), rows.to(self.keys.device)
+        self.note_bad_texts(cut)
         if role == "query":
-            self._keep_queries(embeddings, rows)
+            self._keep_queries(self.query(cut), rows)
         else:
-            self._rank_documents(embeddings, rows)
+            self._rank_documents(self.document(cut), rows)
 
     def _keep_queries(self, embeddings: Tensor, rows: Tensor) -> None:
         if self._documents_began:

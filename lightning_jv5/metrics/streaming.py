@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_jv5.metrics.views import View
+
 
 class StreamingMetric(Metric, ABC):
     """A metric that is fed embeddings as they are made, and knows whether it has seen all that it needs.
@@ -14,13 +16,17 @@ class StreamingMetric(Metric, ABC):
 
     On the CPU bad values are reported by ``update``; on a GPU by ``compute``, because looking at them earlier would
     stall the device in every batch.
+
+    Args:
+        view: How embeddings are read; by default they are taken as they are.
     """
 
     full_state_update = True
     bad_texts: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, view: View | None = None) -> None:
         super().__init__()
+        self.view = view
         self.add_state("bad_texts", torch.tensor(0), dist_reduce_fx="sum")
 
     def note_bad_texts(self, embeddings: Tensor) -> None:
@@ -32,6 +38,19 @@ class StreamingMetric(Metric, ABC):
         self.bad_texts += (~embeddings.isfinite()).any(1).sum()
         if embeddings.device.type == "cpu":
             self.refuse_bad_texts()
+
+    def cut(self, embeddings: Tensor) -> Tensor:
+        """Return what the view keeps of whole embeddings, in float32 and on the metric's device."""
+        embeddings = embeddings.detach().to(self.bad_texts.device)
+        return embeddings.float() if self.view is None else self.view.cut(embeddings)
+
+    def query(self, cut: Tensor) -> Tensor:
+        """Return what searches, of what was cut."""
+        return cut if self.view is None else self.view.query(cut)
+
+    def document(self, cut: Tensor) -> Tensor:
+        """Return what is stored, of what was cut."""
+        return cut if self.view is None else self.view.document(cut)
 
     def refuse_bad_texts(self) -> None:
         """Refuse a score of embeddings that are not finite; ``compute`` calls it.
@@ -47,7 +66,7 @@ class StreamingMetric(Metric, ABC):
 
     @abstractmethod
     def update(self, role: str, embeddings: Tensor, rows: Tensor) -> None:
-        """Take the embeddings, shape ``(texts, dim)``, of these rows, shape ``(texts,)``, of the column ``role``."""
+        """Take the whole embeddings, shape ``(texts, dim)``, of rows, shape ``(texts,)``, of the column ``role``."""
 
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:

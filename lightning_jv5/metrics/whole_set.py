@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from lightning_jv5.metrics.streaming import StreamingMetric
+from lightning_jv5.metrics.views import View
 
 
 class WholeSetMetric(StreamingMetric):
-    """Keeps the embedding of every text that arrives, and scores them once all are there.
+    """Keeps what the view cuts of every text that arrives, and scores it once all are there.
 
     Ranks divide the texts in any way; a row that arrives twice counts once. Every rank calls ``update`` at least once,
     if without texts. Merging takes the memory of all embeddings, ``4 * text_count * dim`` bytes, on every rank.
@@ -18,6 +19,7 @@ class WholeSetMetric(StreamingMetric):
     Args:
         text_count: Number of texts.
         measures: Names of what :meth:`score` returns.
+        view: How embeddings are read; by default they are taken as they are.
 
     >>> class MeanLength(WholeSetMetric):
     ...     def score(self, embeddings):
@@ -34,8 +36,8 @@ class WholeSetMetric(StreamingMetric):
     embeddings: list[Tensor] | Tensor
     rows: list[Tensor] | Tensor
 
-    def __init__(self, text_count: int, measures: Sequence[str]) -> None:
-        super().__init__()
+    def __init__(self, text_count: int, measures: Sequence[str], view: View | None = None) -> None:
+        super().__init__(view)
         self.text_count, self.measures = text_count, tuple(measures)
         self.add_state("embeddings", [], dist_reduce_fx="cat")
         self.add_state("rows", [], dist_reduce_fx="cat")
@@ -43,7 +45,10 @@ class WholeSetMetric(StreamingMetric):
 
     @abstractmethod
     def score(self, embeddings: Tensor) -> dict[str, float]:
-        """Return each measure, from the embeddings of all texts: float32 on the CPU, shape ``(text_count, dim)``."""
+        """Return each measure, from what was cut of all texts: float32 on the CPU, shape ``(text_count, dim)``.
+
+        :meth:`document` says how these texts are stored, :meth:`query` how they search.
+        """
 
     def update(self, role: str, embeddings: Tensor, rows: Tensor) -> None:
         """Keep the embeddings of these texts.
@@ -64,20 +69,20 @@ class WholeSetMetric(StreamingMetric):
         kept, kept_rows = self.embeddings, self.rows
         assert isinstance(kept, list)
         assert isinstance(kept_rows, list)
-        if kept and embeddings.shape[1] != kept[0].shape[1]:
-            raise ValueError(
-                f"Got embeddings of {embeddings.shape[1]} coordinates after others of {kept[0].shape[1]}; need the "
-                "same. Encode every text with the same model and view."
-            )
         if len(rows) and rows.device.type == "cpu" and (rows.min() < 0 or rows.max() >= self.text_count):
             raise ValueError(
                 f"Got rows {rows.min()} to {rows.max()}; need 0 to {self.text_count - 1}. "
                 "Pass positions among the task's texts."
             )
-        embeddings = embeddings.detach().to(self.bad_texts.device, torch.float32, copy=True)
-        self.note_bad_texts(embeddings)
-        kept.append(embeddings)
-        kept_rows.append(rows.detach().to(embeddings.device, torch.int64, copy=True))
+        cut = self.cut(embeddings)
+        if kept and cut.shape[1] != kept[0].shape[1]:
+            raise ValueError(
+                f"Got embeddings of {cut.shape[1]} coordinates after others of {kept[0].shape[1]}; need the "
+                "same. Encode every text with the same model and view."
+            )
+        self.note_bad_texts(cut)
+        kept.append(cut.clone() if cut.data_ptr() == embeddings.data_ptr() else cut)
+        kept_rows.append(rows.detach().to(cut.device, torch.int64, copy=True))
 
     def compute(self) -> dict[str, Tensor]:
         """Return each measure by its name, as a scalar; NaN while texts are missing.

@@ -1,5 +1,6 @@
 """Evaluation tasks: each owns its data and its metric, and one encode pass scores every view of the embeddings."""
 
+from lightning_jv5.metrics.views import View as View
 from lightning_jv5.tasks.classification import ClassificationTask as ClassificationTask
 from lightning_jv5.tasks.clustering import ClusteringTask as ClusteringTask
 from lightning_jv5.tasks.evaluation import Evaluation as Evaluation
@@ -12,5 +13,4 @@ from lightning_jv5.tasks.sts import STSTask as STSTask
 from lightning_jv5.tasks.task import EmbeddedTexts as EmbeddedTexts
 from lightning_jv5.tasks.task import EvaluationTask as EvaluationTask
 from lightning_jv5.tasks.task import TaskPart as TaskPart
-from lightning_jv5.tasks.views import View as View
 from lightning_jv5.tasks.whole_set import WholeSetTask as WholeSetTask

@@ -9,8 +9,8 @@ from torch import distributed as dist
 from tqdm.auto import tqdm
 
 from lightning_jv5.metrics.streaming import StreamingMetric
+from lightning_jv5.metrics.views import View
 from lightning_jv5.tasks.task import EmbeddedTexts, EvaluationTask, TaskPart
-from lightning_jv5.tasks.views import View
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Score:
 class Evaluation:
     """The metrics of several tasks, one for each view, fed by whoever encodes the texts.
 
+    A task has no metric of a precision that says nothing of it: of its ``precisions``.
+
     Args:
         tasks: Prepared tasks by name.
         views: Views to score, each of another name.
@@ -54,7 +56,12 @@ class Evaluation:
                 "both, and no view twice. Correct the lists."
             )
         self.tasks, self.views, self.device = dict(tasks), tuple(views), device
-        self._metrics = {(name, view): task.metric() for name, task in self.tasks.items() for view in self.views}
+        self._metrics = {
+            (name, view): task.metric(view)
+            for name, task in self.tasks.items()
+            for view in self.views
+            if view.precision in task.precisions
+        }
         if device is not None:
             for metric in self._metrics.values():
                 metric.to(device)
@@ -78,15 +85,20 @@ class Evaluation:
         Raises:
             ValueError: If the task is unknown, or the embeddings do not fit a view.
         """
-        for view in self.views:
-            metric = self.metric(embedded.task, view)
-            representation = view(embedded.embeddings)
-            if self.device is None and metric.device != representation.device:
-                metric.to(representation.device)
-            metric.update(embedded.role, representation, embedded.rows)
+        if embedded.task not in self.tasks:
+            raise ValueError(
+                f"Got embeddings of the task {embedded.task!r}; need one of {list(self.tasks)}. Use the names of the "
+                "evaluation's own tasks."
+            )
+        for (task, _), metric in self._metrics.items():
+            if task != embedded.task:
+                continue
+            if self.device is None and metric.device != embedded.embeddings.device:
+                metric.to(embedded.embeddings.device)
+            metric.update(embedded.role, embedded.embeddings, embedded.rows)
 
     def compute(self, *, progress: bool = False) -> list[Score]:
-        """Return the score of each view of each task. Merges over ranks, so every rank calls it.
+        """Return the score of each view of each task that has it. Merges over ranks, so every rank calls it.
 
         Args:
             progress: Whether to show a bar over the views, if they take over two seconds (as classifiers do).

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_jv5.data.source import Source
 from lightning_jv5.metrics.ranking import parse_measure
 from lightning_jv5.metrics.retrieval import DEFAULT_MEASURES, StreamingRetrieval
+from lightning_jv5.metrics.views import Precision, View
 from lightning_jv5.rebuildable import Rebuildable
 from lightning_jv5.tasks.columns import rows_of_distinct, text_column
 from lightning_jv5.tasks.task import EvaluationTask, TaskPart
@@ -121,6 +122,8 @@ class RetrievalTask(EvaluationTask):
         ValueError: If there is no such measure; when loading, if the data is empty or lacks a column.
     """
 
+    precisions: Sequence[Precision] = ("float", "int8", "binary", "asymmetric")
+
     def __init__(
         self,
         pairs: Source | None = None,
@@ -177,8 +180,8 @@ class RetrievalTask(EvaluationTask):
             TaskPart("document", self.data.documents, sharded=True),
         ]
 
-    def metric(self) -> StreamingRetrieval:
-        """Return a new metric of the usual measures and the task's main one."""
+    def metric(self, view: View | None = None) -> StreamingRetrieval:
+        """Return a new metric, in this view, of the usual measures and the task's main one."""
         data = self.data
         query_row = {name: row for row, name in enumerate(data.query_ids)}
         document_row = {name: row for row, name in enumerate(data.document_ids)}
@@ -191,6 +194,7 @@ class RetrievalTask(EvaluationTask):
             document_count=len(data.documents),
             tie_order=_places_when_sorted(data.document_ids),
             measures=list(dict.fromkeys((*DEFAULT_MEASURES, self.main_metric))),
+            view=view,
         )
 
     def examples(self, metric: StreamingRetrieval, count: int = 5, top: int = 3) -> list[dict[str, Any]]:

@@ -1,7 +1,10 @@
 """Semantic textual similarity: do cosines order pairs of texts as people do?"""
 
+from collections.abc import Sequence
+
 from lightning_jv5.data.source import Source
 from lightning_jv5.metrics.correlation import CORRELATIONS, CosineCorrelation
+from lightning_jv5.metrics.views import Precision
 from lightning_jv5.tasks.columns import score_column, text_column
 from lightning_jv5.tasks.whole_set import DistinctTexts, Role, WholeSetTask
 
@@ -10,7 +13,8 @@ class STSTask(WholeSetTask):
     """Correlate the cosine of two texts with the score that people gave them, as mteb's ``AbsTaskSTS`` does.
 
     Measures are ``spearman`` (of ranks; ties get the mean of their ranks) and ``pearson``, in [-1, 1]; 0 where all
-    cosines are equal. A text that is in several pairs is encoded once.
+    cosines are equal. A text that is in several pairs is encoded once. In an asymmetric view ``text1`` is the query and
+    ``text2`` the document that was stored.
 
     Args:
         pairs: Rows with ``text1``, ``text2`` and ``score``, on any scale; higher is more similar.
@@ -30,6 +34,8 @@ class STSTask(WholeSetTask):
     >>> task.parts()
     [TaskPart(role='document', texts=['cat', 'tiger', 'pen'], sharded=True)]
     """
+
+    precisions: Sequence[Precision] = ("float", "int8", "binary", "asymmetric")
 
     def __init__(self, pairs: Source, *, main_metric: str = "spearman", role: Role = "document") -> None:
         super().__init__(main_metric, CORRELATIONS, role)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lightning_jv5.metrics.streaming import StreamingMetric
+from lightning_jv5.metrics.views import PRECISIONS, Precision, View
 from lightning_jv5.rebuildable import Rebuildable
 
 
@@ -47,9 +48,11 @@ class EvaluationTask(Rebuildable, ABC):
 
     Attributes:
         main_metric: The measure that stands for the task, as a key of what its metric computes.
+        precisions: Precisions of a view that say something of the task; it is scored in no other.
     """
 
     main_metric: str
+    precisions: Sequence[Precision] = PRECISIONS
 
     @abstractmethod
     def prepare(self) -> None:
@@ -60,5 +63,9 @@ class EvaluationTask(Rebuildable, ABC):
         """Return the texts, in the order in which they must be encoded. Needs :meth:`prepare`."""
 
     @abstractmethod
-    def metric(self) -> StreamingMetric:
-        """Return a new metric, to be fed with the parts in their order. Needs :meth:`prepare`."""
+    def metric(self, view: View | None = None) -> StreamingMetric:
+        """Return a new metric, to be fed with whole embeddings of the parts in their order. Needs :meth:`prepare`.
+
+        Args:
+            view: How it reads them; by default they are taken as they are.
+        """

@@ -6,9 +6,9 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_jv5.metrics.views import View
 from lightning_jv5.tasks.evaluation import Evaluation
 from lightning_jv5.tasks.task import EvaluationTask
-from lightning_jv5.tasks.views import View
 
 
 def evaluation_tasks(trainer: Trainer) -> Mapping[str, EvaluationTask]:

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from lightning_jv5.metrics.views import Precision, View
 from lightning_jv5.metrics.whole_set import WholeSetMetric
 from lightning_jv5.tasks.columns import rows_of_distinct
 from lightning_jv5.tasks.task import EvaluationTask, TaskPart
@@ -29,6 +30,9 @@ class DistinctTexts:
 class WholeSetTask(EvaluationTask):
     """A task with a single part, which ranks divide: the different texts, all encoded in the same role.
 
+    Such tasks fit or cluster what was stored. One that compares a text with a stored one adds ``"asymmetric"`` to its
+    :attr:`precisions`, one that searches ``"rescored"`` too.
+
     Args:
         main_metric: The measure that stands for the task.
         measures: Those that there are.
@@ -37,6 +41,8 @@ class WholeSetTask(EvaluationTask):
     Raises:
         ValueError: If there is no such measure or role.
     """
+
+    precisions: Sequence[Precision] = ("float", "int8", "binary")
 
     def __init__(self, main_metric: str, measures: Sequence[str], role: Role) -> None:
         if main_metric not in measures:
@@ -68,8 +74,9 @@ class WholeSetTask(EvaluationTask):
         self._prepared()
         return [TaskPart(self.role, self._texts, sharded=True)]
 
-    def metric(self) -> WholeSetMetric:
-        """Return a new metric."""
+    def metric(self, view: View | None = None) -> WholeSetMetric:
+        """Return a new metric of this view."""
         metric = self._prepared().clone()
         assert isinstance(metric, WholeSetMetric)
+        metric.view = view
         return metric

@@ -18,7 +18,7 @@ def scores_of(task: ClusteringTask, view: View) -> dict[str, float]:
 
 
 def vectors_of(rows: Rows, view: View) -> np.ndarray:
-    return np.asarray(view(encode_words(rows.columns["text"], "document")))
+    return np.asarray(view.document(view.cut(encode_words(rows.columns["text"], "document"))))
 
 
 VIEWS = [View(), View(dim=5), View(precision="binary")]

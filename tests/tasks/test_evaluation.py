@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from lightning_jv5.tasks import EmbeddedTexts, Evaluation, ReadyRetrieval, RetrievalData, Score, View, evaluate
 
 LETTERS = "abcdefgh"
-VIEWS = (View(), View(dim=4), View(precision="binary"), View(dim=4, precision="binary"))
+VIEWS = (View(), View(dim=4), View(precision="binary"), View(dim=4, precision="asymmetric"), View(4, "int8"))
 
 
 def encode_letters(texts: Sequence[str], role: str) -> Tensor:
@@ -54,9 +54,9 @@ def test_every_view_of_one_pass_scores_as_a_pass_of_its_own() -> None:
     for score in scores:
         alone = ReadyRetrieval(tasks()[score.task]._ready)
         alone.prepare()
-        metric = alone.metric()
+        metric = alone.metric(score.view)
         for part in alone.parts():
-            metric.update(part.role, score.view(encode_letters(part.texts, part.role)), torch.arange(len(part.texts)))
+            metric.update(part.role, encode_letters(part.texts, part.role), torch.arange(len(part.texts)))
         assert score.values == {name: value.item() for name, value in metric.compute().items()}
 
 
@@ -153,8 +153,10 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="no view twice"):
         Evaluation({"first": first}, [View(dim=4), View(dim=4)])
     evaluation = Evaluation({"first": first}, [View()])
-    with pytest.raises(ValueError, match=r"Got task 'other' and view .* need one of the tasks \['first'\]"):
+    with pytest.raises(ValueError, match=r"Got embeddings of the task 'other'; need one of \['first'\]"):
         evaluation.update(EmbeddedTexts(torch.ones(1, 2), torch.tensor([0]), "other", "query"))
+    with pytest.raises(ValueError, match=r"Got task 'first' and view .*dim=4.*; need one of the tasks \['first'\]"):
+        evaluation.metric("first", View(dim=4))
     with pytest.raises(ValueError, match="embeddings of 8 coordinates for a view of 9"):
         evaluate(encode_letters, {"first": first}, [View(dim=9)], progress=False)
     with pytest.raises(ValueError, match=r"Got embeddings \(1, 8\) for 6 texts"):
@@ -163,3 +165,16 @@ def test_what_does_not_fit_is_refused() -> None:
         evaluate(encode_letters, {"first": first}, progress=False, batch_texts=0)
     with pytest.raises(ValueError, match="NaN or infinite embeddings of 6 texts"):
         evaluate(lambda texts, role: torch.full((6, 8), torch.nan), {"first": first}, [View(precision="binary")])
+
+
+def test_a_task_has_no_score_of_a_precision_that_says_nothing_of_it() -> None:
+    class WithoutInt8(ReadyRetrieval):
+        precisions = ("float", "binary")
+
+    first = WithoutInt8(task(0)._ready)
+    scores = evaluate(encode_letters, {"first": first, "second": task(1)}, [View(), View(4, "int8")], progress=False)
+    assert [(score.task, score.view.name) for score in scores] == [
+        ("first", ""),
+        ("second", ""),
+        ("second", "dim4_int8"),
+    ]

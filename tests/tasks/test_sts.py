@@ -9,11 +9,14 @@ from lightning_jv5.tasks import STSTask, View, evaluate
 from .labelled_texts import Rows, encode_words, scored_pairs
 
 
-@pytest.mark.parametrize("view", [View(), View(dim=5), View(precision="binary")])
+@pytest.mark.parametrize(
+    "view", [View(), View(dim=5), View(precision="binary"), View(precision="asymmetric"), View(5, "int8")]
+)
 def test_scores_are_scipys_of_float64_cosines(view: View) -> None:
     pairs = scored_pairs()
     [score] = evaluate(encode_words, {"sts": STSTask(pairs)}, [view], progress=False, batch_texts=7)
-    left, right = (view(encode_words(pairs.columns[name], "document")).double() for name in ("text1", "text2"))
+    cut = [view.cut(encode_words(pairs.columns[name], "document")) for name in ("text1", "text2")]
+    left, right = view.query(cut[0]).double(), view.document(cut[1]).double()
     cosines = F.cosine_similarity(left, right).numpy().round(12)  # so that bits tie
     assert score.complete
     assert score.values == pytest.approx(
