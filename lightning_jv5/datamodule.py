@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
+import numpy as np
 from lightning.pytorch import LightningDataModule, Trainer
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from lightning_jv5.data.batches import ONLY_SET, EvaluationBatch, TextBatch
+from lightning_jv5.data.longest_first import longest_first
 from lightning_jv5.data.mixture import MixturePlan
 from lightning_jv5.data.resuming import check_same_data
 from lightning_jv5.data.rows import EvaluationRows
@@ -37,7 +40,8 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
         distinct_texts: Whether no two rows of a global batch may have a text in common (negatives aside).
         steps_per_epoch: Length of an epoch; by default the batches of all sets together. Needed with streams where
             ``trainer.max_steps`` is not given.
-        evaluation_batch_size: Texts in a batch of one process in evaluation and prediction.
+        evaluation_batch_size: Texts in a batch of one process in evaluation, where they are of similar length and the
+            longest come first, and in prediction.
         teacher_vectors: ``"online"`` computes them in every step; ``"precompute"`` once, before training, and keeps
             them on disk for the next run with the same rows and teacher. Columns of the rows win over both.
         teacher_roles: The roles whose texts the teacher embeds: ``"query"``, ``"document"``, ``"negatives"``.
@@ -136,6 +140,8 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
             self._marks = {}
             self._sets = self._opened(trainer)
             self._plan = plan_mixture(self._sets, self.train, size_exponent=self.size_exponent, seed=self.seed)
+        if stage == "validate" and not self.val:
+            raise ValueError("Got nothing to validate on; set data.val to evaluation tasks by name.")
         for task in self.tasks(stage).values():
             task.prepare()
 
@@ -260,21 +266,27 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
                 f"{type(self.predict).__name__} has the columns {', '.join(rows.column_names)}; predict needs 'text'. "
                 "Say which is which with the source's columns."
             )
-        return self._evaluation_loader(rows[column], sharded=True, role=self.predict_role, task="predict")
+        texts = rows[column]
+        # In their order, as what predict returns: evaluation alone may come longest first
+        return self._evaluation_loader(texts, np.arange(len(texts)), role=self.predict_role, task="predict")
 
     def _evaluation_loaders(self, stage: str) -> list[DataLoader[EvaluationBatch]]:
         return [
-            self._evaluation_loader(part.texts, sharded=part.sharded, role=part.role, task=name)
+            self._evaluation_loader(
+                part.texts, longest_first(part.texts), sharded=part.sharded, role=part.role, task=name
+            )
             for name, task in self.tasks(stage).items()
             for part in task.parts()
         ]
 
-    def _evaluation_loader(self, texts: Any, *, sharded: bool, role: str, task: str) -> DataLoader[EvaluationBatch]:
+    def _evaluation_loader(
+        self, texts: Any, order: NDArray[np.int64], *, role: str, task: str, sharded: bool = True
+    ) -> DataLoader[EvaluationBatch]:
         """Return the loader of all texts, or of each ``ranks``-th; on every rank with the same number of batches."""
         rank, ranks = (self._running.global_rank, self._running.world_size) if sharded else (0, 1)
-        rows, places = range(rank, len(texts), ranks), -(-len(texts) // ranks)
         tokenization = self._module.student.tokenization
-        data = EvaluationRows(texts, rows, tokenization, role=role, task=task, places=places)
+        places = -(-len(order) // ranks)
+        data = EvaluationRows(texts, order[rank::ranks], tokenization, role=role, task=task, places=places)
         return self._loader(data, batch_size=self.evaluation_batch_size)
 
     def _loader(self, data: Any, loader: type[DataLoader[Any]] = DataLoader, **batches: Any) -> DataLoader[Any]:

@@ -45,7 +45,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
 
     Args:
         student: The model that is trained.
-        objective: What is minimised; its terms are logged as ``train/<name>``.
+        objective: What is minimised; its terms are logged as ``train/<name>``. Only ``fit`` needs one.
         teacher: A frozen model that embeds the same texts; none where the rows carry teacher vectors.
         optimizer: Makes the optimizer from parameter groups. Norms and biases get no weight decay.
         scheduler: Makes the learning-rate schedule, stepped after each optimizer step; see
@@ -66,7 +66,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
     def __init__(
         self,
         student: Embedder,
-        objective: Objective | Loss,
+        objective: Objective | Loss | None = None,
         teacher: Teacher | None = None,
         *,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -201,6 +201,11 @@ class EmbeddingModule(Rebuildable, LightningModule):
         """Refuse runs that cannot end well, and put the backbone in train mode, which ``from_pretrained`` left."""
         if stage != "fit":
             return
+        if self.objective is None:
+            raise ValueError(
+                "Got no objective; fit needs to know what to minimise. Set model.objective to a loss, such as "
+                "lightning_jv5.losses.EmbeddingDistillation, or to terms by name."
+            )
         if self.trainer.precision in {"bf16-true", "16-true"}:
             raise ValueError(
                 f"Got precision {self.trainer.precision!r}: in half precision 70% of the weights never move under "
@@ -225,6 +230,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         """Return the objective of one batch."""
+        assert self.objective is not None  # as setup has seen
         try:
             terms = self.objective.named_terms(self.embed(batch))
         except ValueError as error:
@@ -277,6 +283,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
 
     def _blame(self, what: str, batch: TextBatch, terms: dict[str, TermValue] | None) -> str:
         """Name the step, the data set and the terms that are not finite."""
+        assert self.objective is not None
         with torch.enable_grad():
             if terms is None:
                 embedded = self.embed(batch)

@@ -89,7 +89,7 @@ def test_texts_alone_are_queries(tmp_path: Path) -> None:
     assert 0 < recorder.losses[0] < 2
 
 
-def test_validation_reads_queries_then_documents_of_each_task(tmp_path: Path) -> None:
+def test_validation_reads_queries_then_documents_of_each_task_longest_first(tmp_path: Path) -> None:
     data = tiny_data(val={"first": tiny_task(), "second": tiny_task(9)})
     trainer = quiet_trainer(tmp_path, fast_dev_run=True)
     trainer.validate(tiny_module(tmp_path), data, verbose=False)
@@ -100,7 +100,11 @@ def test_validation_reads_queries_then_documents_of_each_task(tmp_path: Path) ->
         ("second", "query"),
         ("second", "document"),
     ]
-    assert [row for batch in batches[3] for row in batch.rows.tolist()] == list(range(9))
+    rows = [row for batch in batches[3] for row in batch.rows.tolist()]
+    texts = data.val["second"].parts()[1].texts
+    assert rows == sorted(range(9), key=lambda row: len(texts[row]), reverse=True)
+    lengths = torch.cat([batch.texts.lengths for batch in batches[3]])
+    assert torch.equal(lengths, lengths.sort(descending=True).values)  # words of one letter aside, of tokens too
 
 
 @pytest.mark.parametrize(
@@ -120,6 +124,8 @@ def test_what_a_stage_needs_and_lacks_is_named(tmp_path: Path) -> None:
     trainer, module = quiet_trainer(tmp_path), tiny_module(tmp_path)
     with pytest.raises(ValueError, match=r"Got nothing to test on; set data\.test"):
         trainer.test(module, tiny_data())
+    with pytest.raises(ValueError, match=r"Got nothing to validate on; set data\.val"):
+        trainer.validate(module, tiny_data(val={}))
     with pytest.raises(ValueError, match=r"Got nothing to encode; set data\.predict"):
         trainer.predict(module, tiny_data())
     with pytest.raises(ValueError, match="TinyTexts has the columns label; predict needs 'text'"):

@@ -386,10 +386,20 @@ def test_parts_that_a_checkpoint_cannot_hold_are_passed(tmp_path: Path) -> None:
         """Has no importable name."""
 
     path = saved(tiny_module(tmp_path, objective=Local(), optimizer=sgd, lr=None), tmp_path)
-    with pytest.raises(TypeError, match="missing 1 required positional argument: 'objective'"):
-        EmbeddingModule.load_from_checkpoint(path)
+    assert EmbeddingModule.load_from_checkpoint(path).objective is None  # enough to encode and to evaluate
     loaded = EmbeddingModule.load_from_checkpoint(path, objective=Constant(), optimizer=sgd)
     assert (type(loaded.objective), loaded.optimizer) == (Constant, sgd)
+
+
+def test_without_an_objective_a_module_evaluates_and_does_not_train(tmp_path: Path) -> None:
+    module = EmbeddingModule(tiny_student(tmp_path))
+    trainer = quiet_trainer(tmp_path, max_steps=1)
+    trainer.validate(module, tiny_data(), verbose=False)
+    assert "val/tiny/ndcg@10" in trainer.callback_metrics
+    with pytest.raises(
+        ValueError, match=r"Got no objective; fit needs to know what to minimise\. Set model\.objective"
+    ):
+        trainer.fit(module, tiny_data())
 
 
 def test_arguments_replace_those_of_the_checkpoint(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from lightning_jv5.data.batches import EvaluationBatch, RaggedTexts, TextBatch
 from lightning_jv5.data.keyed import key
 from lightning_jv5.data.layouts import Layout, RoleRows
+from lightning_jv5.data.longest_first import texts_at
 from lightning_jv5.data.mixture import Draw, MixturePlan
 from lightning_jv5.data.row_checks import VECTORS_SUFFIX, Place, is_list, place_among
 from lightning_jv5.data.tokenized import ColumnTokenizationLike, cut_column, ids_column
@@ -171,7 +172,7 @@ class EvaluationRows(Dataset[EvaluationBatch]):
 
     Args:
         texts: The whole column.
-        rows: The positions in it that this process encodes.
+        rows: The positions in it that this process encodes, in their order.
         tokenization: The student's.
         role: Which prompt to use.
         task: Name of the task.
@@ -182,7 +183,7 @@ class EvaluationRows(Dataset[EvaluationBatch]):
     def __init__(
         self,
         texts: Sequence[str],
-        rows: Sequence[int],
+        rows: Sequence[int] | NDArray[np.int64],
         tokenization: "Tokenization",
         *,
         role: str,
@@ -202,8 +203,8 @@ class EvaluationRows(Dataset[EvaluationBatch]):
 
     def __getitems__(self, items: Sequence[int]) -> EvaluationBatch:
         """Return the batch of these texts."""
-        rows = [self.rows[item] for item in items if item < len(self.rows)]
-        token_ids = self.tokenization([self.texts[row] for row in rows], self.role)
+        rows = [int(self.rows[item]) for item in items if item < len(self.rows)]
+        token_ids = self.tokenization(texts_at(self.texts, rows), self.role)
         places = torch.tensor(rows, dtype=torch.int64)
         return EvaluationBatch(RaggedTexts.from_lists(token_ids), places, self.task, self.role)
 
