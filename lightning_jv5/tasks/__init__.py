@@ -9,6 +9,8 @@ from lightning_jv5.tasks.evaluation import evaluate as evaluate
 from lightning_jv5.tasks.retrieval import ReadyRetrieval as ReadyRetrieval
 from lightning_jv5.tasks.retrieval import RetrievalData as RetrievalData
 from lightning_jv5.tasks.retrieval import RetrievalTask as RetrievalTask
+from lightning_jv5.tasks.scores_table import scores_table as scores_table
+from lightning_jv5.tasks.scores_table import share_of_full as share_of_full
 from lightning_jv5.tasks.sts import STSTask as STSTask
 from lightning_jv5.tasks.task import EmbeddedTexts as EmbeddedTexts
 from lightning_jv5.tasks.task import EvaluationTask as EvaluationTask

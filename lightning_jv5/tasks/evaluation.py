@@ -1,13 +1,18 @@
 """One pass over the texts of several tasks that scores every view of them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch import distributed as dist
 from tqdm.auto import tqdm
 
+from lightning_jv5.data.longest_first import longest_first, texts_at
 from lightning_jv5.metrics.streaming import StreamingMetric
 from lightning_jv5.metrics.views import View
 from lightning_jv5.tasks.task import EmbeddedTexts, EvaluationTask, TaskPart
@@ -22,12 +27,47 @@ class Score:
         view: The view.
         values: Measures by name.
         complete: Whether all texts were seen. If not, the values must not be compared with others, nor monitored.
+        main_metric: The measure that stands for the task; empty where that is not known.
+        width: Coordinates of whole embeddings, where they are known.
+
+    >>> score = Score("sts", View(precision="binary"), {"spearman": 0.5}, complete=True, width=12)
+    >>> score.to_plain()["bytes_per_vector"]
+    2
     """
 
     task: str
     view: View
     values: dict[str, float]
     complete: bool
+    main_metric: str = ""
+    width: int | None = None
+
+    @property
+    def main(self) -> str:
+        """The main measure's name, else that of the first."""
+        return self.main_metric or next(iter(self.values))
+
+    @property
+    def dim(self) -> int | None:
+        """Coordinates that the view keeps."""
+        return self.width if self.view.dim is None else self.view.dim
+
+    @property
+    def bytes_per_vector(self) -> int | None:
+        """What a stored vector takes, where :attr:`dim` is known."""
+        return None if self.dim is None else self.view.bytes_per_vector(self.dim)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain data, for JSON, which has no NaN: it becomes None."""
+        return {
+            "task": self.task,
+            "dim": self.dim,
+            "precision": self.view.precision,
+            "bytes_per_vector": self.bytes_per_vector,
+            "main_metric": self.main,
+            "values": {name: value if math.isfinite(value) else None for name, value in self.values.items()},
+            "complete": self.complete,
+        }
 
 
 class Evaluation:
@@ -56,6 +96,7 @@ class Evaluation:
                 "both, and no view twice. Correct the lists."
             )
         self.tasks, self.views, self.device = dict(tasks), tuple(views), device
+        self._widths: dict[str, int] = {}
         self._metrics = {
             (name, view): task.metric(view)
             for name, task in self.tasks.items()
@@ -90,6 +131,7 @@ class Evaluation:
                 f"Got embeddings of the task {embedded.task!r}; need one of {list(self.tasks)}. Use the names of the "
                 "evaluation's own tasks."
             )
+        self._widths[embedded.task] = embedded.embeddings.shape[-1]
         for (task, _), metric in self._metrics.items():
             if task != embedded.task:
                 continue
@@ -110,6 +152,8 @@ class Evaluation:
                 view=view,
                 values={name: float(value) for name, value in metric.compute().items()},
                 complete=metric.is_complete(),
+                main_metric=self.tasks[task].main_metric,
+                width=self._widths.get(task),
             )
             for (task, view), metric in views
         ]
@@ -121,7 +165,7 @@ class Evaluation:
 
 
 def evaluate(
-    encode: Callable[[Sequence[str], str], Tensor],
+    encode: Callable[[list[str], str], Tensor | NDArray[Any]],
     tasks: Mapping[str, EvaluationTask],
     views: Sequence[View] = (View(),),
     *,
@@ -133,8 +177,8 @@ def evaluate(
     """Score an encoder without a Trainer. Where ``torch.distributed`` is initialised, all ranks share the documents.
 
     Args:
-        encode: From texts and their role (``"query"`` or ``"document"``) to embeddings, shape ``(texts, dim)``. All
-            ranks call it equally often, so some may call it without texts.
+        encode: From a list of texts and their role (``"query"`` or ``"document"``) to embeddings, a tensor or an array
+            of shape ``(texts, dim)``. All ranks call it equally often, so some may call it without texts.
         tasks: Tasks by name; they are prepared here.
         views: Views to score.
         progress: Whether rank 0 shows a bar over the texts that it encodes.
@@ -155,6 +199,14 @@ def evaluate(
     >>> [score] = evaluate(count_letters, {"letters": ReadyRetrieval(data)}, progress=False)
     >>> score.values["ndcg@10"], score.complete
     (1.0, True)
+
+    What encodes may be an embedder, one of its adapters, or another library's model::
+
+        evaluate(Embedder("models/small").encode, tasks)
+        evaluate(functools.partial(embedder.encode, task="retrieval"), tasks)
+        theirs = SentenceTransformer("models/small")
+        encoders = {"query": theirs.encode_query, "document": theirs.encode_document}
+        evaluate(lambda texts, role: encoders[role](texts), tasks)
     """
     if batch_texts < 1:
         raise ValueError(f"Got batch_texts={batch_texts}; need at least 1. Raise it.")
@@ -171,8 +223,8 @@ def evaluate(
         for name, part, rows in work:
             most = -(-len(part.texts) // ranks) if part.sharded else len(rows)
             for start in range(0, most, batch_texts):
-                batch = rows[start : start + batch_texts]
-                embeddings = encode([part.texts[row] for row in batch], part.role)
+                batch = rows[start : start + batch_texts].tolist()
+                embeddings = torch.as_tensor(encode(texts_at(part.texts, batch), part.role))
                 if embeddings.ndim != 2 or len(embeddings) != len(batch):
                     raise ValueError(
                         f"Got embeddings {tuple(embeddings.shape)} for {len(batch)} texts; need (texts, dim). "
@@ -183,7 +235,7 @@ def evaluate(
     return evaluation.compute(progress=progress and rank == 0)
 
 
-def _own_rows(part: TaskPart, rank: int, ranks: int) -> list[int]:
+def _own_rows(part: TaskPart, rank: int, ranks: int) -> NDArray[np.int64]:
     """Rows that this rank encodes, longest text first: every n-th, so that all ranks have as much to do."""
-    rows = sorted(range(len(part.texts)), key=lambda row: len(part.texts[row]), reverse=True)
+    rows = longest_first(part.texts)
     return rows[rank::ranks] if part.sharded else rows
