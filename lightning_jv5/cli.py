@@ -12,7 +12,7 @@ from lightning_jv5.config_files import check_keys, config_names, find_config, pa
 
 COMMANDS = {
     "fit": "train: distil a student, with evaluation on the way",
-    "validate": "score a model on the tasks in data.val",
+    "validate": "score a model on the tasks in data.val: a table, and scores.json in the run's folder",
     "test": "score a model on the tasks in data.test",
     "predict": "encode a corpus (data.predict)",
     "export": "write the model folder of a run: what the next stage starts from",
@@ -101,6 +101,7 @@ examples:
   python -m lightning_jv5 fit --config small.yaml --print_config         show every setting and its default
   python -m lightning_jv5 fit --help                                     every key, with its meaning (takes seconds)
   python -m lightning_jv5 fit --model.help lightning_jv5.EmbeddingModule
+  python -m lightning_jv5 validate --config evaluate.yaml --model.student.path DIR     score any model folder
   python -m lightning_jv5 embed --source lightning_jv5.data.LocalFiles --source.paths pairs.jsonl \\
       --model.path Qwen/Qwen3-Embedding-4B --output pairs-qwen3                teacher vectors, once and for all
   python -m lightning_jv5 mine --pairs lightning_jv5.data.BeirFolder --pairs.path scifact \\

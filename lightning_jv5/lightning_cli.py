@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_jv5.callbacks import EvaluationReport
 from lightning_jv5.cli import fail
 from lightning_jv5.cli_errors import OneLineErrors, innermost
 from lightning_jv5.data.cache import atomic_file
@@ -152,16 +153,8 @@ class EmbeddingCLI(LightningCLI):
         if self.trainer.is_global_zero and not self.config[self.command].trainer.fast_dev_run:
             print(f"This run: {self.run.folder}    To look at it: tensorboard --logdir {self.run.folder.parent}")
 
-    def after_validate(self) -> None:
-        """Print the scores."""
-        print_scores(self.trainer)
-
-    def after_test(self) -> None:
-        """Print the scores."""
-        print_scores(self.trainer)
-
     def instantiate_trainer(self, **settings: Any) -> Trainer:
-        """Add what a run keeps unless told otherwise: TensorBoard events, and the best and the last checkpoint."""
+        """Add what a run keeps unless told otherwise: TensorBoard events, the best and the last checkpoint, scores."""
         config = self.config_init[self.command].trainer
         if config.logger in (None, True):
             settings["logger"] = self._tensorboard()
@@ -172,6 +165,8 @@ class EmbeddingCLI(LightningCLI):
         )
         if keeps_checkpoints and not any(isinstance(callback, Checkpoint) for callback in callbacks):
             callbacks += best_and_last(self.datamodule)
+        if self.command in {"validate", "test"} and not any(isinstance(one, EvaluationReport) for one in callbacks):
+            callbacks.append(EvaluationReport())
         if config.enable_progress_bar is not False and not any(isinstance(bar, ProgressBar) for bar in callbacks):
             # As the bars of data preparation and the teacher; a rich one would redraw itself below the final table
             callbacks.append(TQDMProgressBar())
@@ -202,14 +197,6 @@ def best_and_last(datamodule: EmbeddingDataModule) -> list[Callback]:
     # Not save_last=True of the other: that copies a file whenever one is saved, which is when the score got better
     last = ModelCheckpoint(filename="last", save_on_exception=True, enable_version_counter=False)
     return [*best, last]
-
-
-def print_scores(trainer: Trainer) -> None:
-    """Print what was measured, a line each; on rank 0 only."""
-    if trainer.is_global_zero:
-        scores = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
-        width = max(map(len, scores), default=0)
-        print("\n".join(f"{name:<{width}}  {value:.4f}" for name, value in scores.items()))
 
 
 class SaveRunConfig(SaveConfigCallback):

@@ -5,6 +5,7 @@ from lightning_jv5.callbacks.comparison import TeacherStudentTable as TeacherStu
 from lightning_jv5.callbacks.data_set_losses import DataSetLosses as DataSetLosses
 from lightning_jv5.callbacks.embedding_writer import EmbeddingWriter as EmbeddingWriter
 from lightning_jv5.callbacks.embedding_writer import read_embeddings as read_embeddings
+from lightning_jv5.callbacks.evaluation_report import EvaluationReport as EvaluationReport
 from lightning_jv5.callbacks.ranked_examples import RankedExamples as RankedExamples
 from lightning_jv5.callbacks.report import log_figure as log_figure
 from lightning_jv5.callbacks.report import log_text as log_text

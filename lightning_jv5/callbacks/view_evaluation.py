@@ -120,17 +120,33 @@ class MatryoshkaEvaluation(ViewEvaluation):
     """Log what is left when an embedding is cut to its first coordinates, and draw it as ``val/matryoshka``.
 
     Args:
-        dims: Coordinates to keep, such as ``[32, 64, 128]``; ascending order is not needed.
+        dims: Coordinates to keep, such as ``[32, 64, 128]``; ascending order is not needed. By default the four largest
+            powers of two below the student's width, which suit any model.
 
     Raises:
-        ValueError: If there are none, one is below 1 or repeated; at setup, if one is larger than the embeddings.
+        ValueError: If there are none, one is below 1 or repeated; at setup, if one is larger than the embeddings, or
+            none are given and the module does not say how wide its student is.
 
     >>> [view.name for view in MatryoshkaEvaluation([64, 32]).views()]
     ['dim32', 'dim64']
     """
 
-    def __init__(self, dims: list[int]) -> None:
-        self.dims = sorted_dims(dims, type(self).__name__)
+    def __init__(self, dims: list[int] | None = None) -> None:
+        self.dims = [] if dims is None else sorted_dims(dims, type(self).__name__)
+        self._follows_width = dims is None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose the dims where none were given, and refuse those that the student does not have."""
+        if self._follows_width:
+            student: Any = getattr(pl_module, "student", None)
+            width = getattr(student, "dim", None)
+            if width is None:
+                raise ValueError(
+                    f"MatryoshkaEvaluation got no dims, and {type(pl_module).__name__} has no student.dim to choose "
+                    "them by. Give it dims."
+                )
+            self.dims = smaller_dims(width)
+        super().setup(trainer, pl_module, stage)
 
     def views(self) -> list[View]:
         """Return a view for each dim."""
@@ -193,6 +209,15 @@ class BinaryQuantization(ViewEvaluation):
         """Log the scores of the bits and their drop."""
         self._main_metrics = {name: task.main_metric for name, task in evaluation.tasks.items()}
         super().finish(trainer, pl_module, prefix, evaluation)
+
+
+def smaller_dims(width: int) -> list[int]:
+    """Return the four largest powers of two below a width, ascending; the width itself where there are none.
+
+    >>> smaller_dims(384), smaller_dims(1024), smaller_dims(4)
+    ([32, 64, 128, 256], [64, 128, 256, 512], [1, 2])
+    """
+    return [2**power for power in range((width - 1).bit_length()) if 2**power < width][-4:] or [width]
 
 
 def sorted_dims(dims: Sequence[int], owner: str) -> list[int]:
