@@ -1,5 +1,6 @@
-"""Training runs in processes of their own, that may be killed, or be several ranks of one run."""
+"""Runs in processes of their own, that may be killed, or be several ranks of one run."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_jv5 import EmbeddingDataModule, EmbeddingModule
+from lightning_jv5.callbacks import BinaryQuantization, EvaluationReport, MatryoshkaEvaluation
 from lightning_jv5.data import LabelTuples, TrainingSet
 from lightning_jv5.losses import (
     EmbeddingDistillation,
@@ -249,3 +251,17 @@ def distributed_run(folder: Path, sampler: bool = False, contrast: bool = False,
         return
     scores = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
     torch.save({"weights": module.state_dict(), "scores": scores}, folder / f"result{rank}of{ranks}.pt")
+
+
+def evaluation_run(folder: Path, tasks: Callable[[], dict[str, Any]], batch_size: int) -> None:
+    """A validation without an objective that is reported, on as many ranks as the environment says."""
+    ranks, rank = (os.environ.get(name, default) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0")))
+    distributed = {"strategy": "ddp", "devices": int(ranks)} if ranks != "1" else {}
+    callbacks = [MatryoshkaEvaluation(), BinaryQuantization(), EvaluationReport(run_files=True)]
+    trainer = quiet_trainer(folder, callbacks=callbacks, **distributed)
+    module = EmbeddingModule(tiny_student(folder / f"student{rank}", max_tokens_per_chunk=64))
+    data = tiny_data(train=None, val=tasks(), evaluation_batch_size=batch_size)
+    with (folder / f"printed{rank}.txt").open("w") as printed, contextlib.redirect_stdout(printed):
+        trainer.validate(module, data, verbose=False)
+    scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    (folder / f"logged{rank}.json").write_text(json.dumps(scores))

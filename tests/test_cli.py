@@ -267,7 +267,7 @@ def test_validate_scores_the_newest_checkpoint(folder: Path, capsys: pytest.Capt
     main(["fit", "--config=tiny.yaml"])
     capsys.readouterr()
     main(["validate", "--config=tiny.yaml", "--ckpt_path=last"])
-    assert "val/pairs/ndcg@10" in capsys.readouterr().out
+    assert "\npairs  ndcg@10" in capsys.readouterr().out
     assert [path.name for path in (folder / "runs" / "tiny").iterdir()] == ["version_0"]
 
 

@@ -22,6 +22,7 @@ from tests.tiny_configs import write_config
 from tests.tiny_data import tiny_texts
 
 ROOT = Path(__file__).parent.parent
+MAIN_METRICS = {"similarity": "spearman", "topics": "v_measure", "intents": "accuracy"}
 
 
 def yaml_blocks(path: Path) -> list[Any]:
@@ -76,9 +77,12 @@ def test_the_evaluation_tasks_in_the_docs_are_scored_by_the_command_line(
     Path("tasks.yaml").write_text(yaml.safe_dump(tasks, sort_keys=False))
     main(["validate", "--config=tiny.yaml", "--config=tasks.yaml"])
     shown = capsys.readouterr().out
-    for name in ("similarity/spearman", "topics/v_measure", "intents/accuracy", "intents/knn_accuracy"):
-        assert f"val/{name}" in shown
-    assert "val/topics/v_measure_std" not in shown
+    assert all(re.search(rf"^{name} +{measure} ", shown, re.MULTILINE) for name, measure in MAIN_METRICS.items())
+    logged = json.loads(Path("runs/tiny/version_0/scores.json").read_text())["logged"]
+    assert {f"val/{name}/{measure}" for name, measure in MAIN_METRICS.items()} | {"val/intents/knn_accuracy"} <= {
+        *logged
+    }
+    assert "val/topics/v_measure_std" not in logged
     clustering = ClusteringTask(LocalFiles("topics.jsonl"), **newer["init_args"])
     assert (clustering.bootstrap, clustering.repeats, clustering.batch_size) == (16384, 10, 512)
 

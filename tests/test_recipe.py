@@ -15,6 +15,7 @@ from lightning_jv5.cli import main
 from lightning_jv5.config_files import packaged_configs
 from lightning_jv5.recipe import Stage, recipe, stage_key, stages_table
 from tests.stages import write_stages
+from tests.tiny_configs import with_tiny_docstrings
 from tests.tiny_models import TEXTS
 
 ROOT = Path(__file__).parent.parent
@@ -178,37 +179,12 @@ def test_the_best_of_each_task_is_starred() -> None:
     ]
 
 
-def tiny(node: Any) -> Any:
-    """Make the docstring sources of a shipped config small, wherever they are, and the run two steps."""
-    packages = ["jsonargparse", "fsspec", "torchmetrics", "click"]
-    small: dict[str, dict[str, Any]] = {
-        "Docstrings": {"packages": packages, "heldout": 40},
-        "DocstringLabels": {"packages": packages, "heldout_per_label": 8, "min_per_label": 20},
-        "DocstringSimilarity": {"packages": packages, "heldout": 40, "rows": 40},
-    }
-    if isinstance(node, list):
-        return [tiny(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    node = {key: tiny(item) for key, item in node.items()}
-    kind = str(node.get("class_path", "")).rpartition(".")[2]
-    if kind in small:
-        node["init_args"] = {key: value for key, value in node["init_args"].items() if key != "rows"} | small[kind]
-        if kind == "Docstrings" and node["init_args"]["split"] == "train":
-            node["init_args"]["rows"] = 64
-    if "batch_size" in node:
-        node["batch_size"] = 8
-    if "trainer" in node:
-        node["trainer"] |= {"max_steps": 2, "val_check_interval": None, "limit_train_batches": 2}
-    return node
-
-
 def test_the_shipped_recipe_trains_every_small_config(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for shipped in packaged_configs().glob("small*.yaml"):
-        content = tiny(yaml.safe_load(shipped.read_text()))
+        content = with_tiny_docstrings(yaml.safe_load(shipped.read_text()))
         (tmp_path / shipped.name).write_text(yaml.safe_dump(content, sort_keys=False))  # found before the packaged one
     main(["recipe", "--config=small_recipe.yaml"])
     shown = capsys.readouterr().out

@@ -78,3 +78,28 @@ def write_config(folder: Path, name: str = "tiny.yaml") -> Path:
     path = folder / name
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path
+
+
+def with_tiny_docstrings(node: Any) -> Any:
+    """Make the docstring sources of a shipped config small, wherever they are, and the run two steps."""
+    packages = ["jsonargparse", "fsspec", "torchmetrics", "click"]
+    small: dict[str, dict[str, Any]] = {
+        "Docstrings": {"packages": packages, "heldout": 40},
+        "DocstringLabels": {"packages": packages, "heldout_per_label": 8, "min_per_label": 20},
+        "DocstringSimilarity": {"packages": packages, "heldout": 40, "rows": 40},
+    }
+    if isinstance(node, list):
+        return [with_tiny_docstrings(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: with_tiny_docstrings(item) for key, item in node.items()}
+    kind = str(node.get("class_path", "")).rpartition(".")[2]
+    if kind in small:
+        node["init_args"] = {key: value for key, value in node["init_args"].items() if key != "rows"} | small[kind]
+        if kind == "Docstrings" and node["init_args"]["split"] == "train":
+            node["init_args"]["rows"] = 64
+    if "batch_size" in node:
+        node["batch_size"] = 8
+    if "trainer" in node:
+        node["trainer"] |= {"max_steps": 2, "val_check_interval": None, "limit_train_batches": 2}
+    return node

@@ -59,14 +59,12 @@ def _is_full(score: Score) -> bool:
 
 
 def _tasks_block(by_task: dict[str, list[Score]]) -> str:
-    shown = [next(filter(_is_full, scores), scores[0]) for scores in by_task.values()]
-    names, measures = (max(map(len, column)) for column in (["task", *by_task], ["measure", *(s.main for s in shown)]))
-    lines = [f"{'task':<{names}}  {'measure':<{measures}}   score  others"]
-    for score in shown:
-        others = ", ".join(f"{name} {value:.4f}" for name, value in score.values.items() if name != score.main)
-        line = f"{score.task:<{names}}  {score.main:<{measures}}  {score.values[score.main]:.4f}  {others}"
-        lines.append(line.rstrip())
-    return "\n".join(lines)
+    rows = [("task", "measure", "score", "others")]
+    for task, scores in by_task.items():
+        shown = next(filter(_is_full, scores), scores[0])
+        others = ", ".join(f"{name} {value:.4f}" for name, value in shown.values.items() if name != shown.main)
+        rows.append((task, shown.main, f"{shown.values[shown.main]:.4f}", others))
+    return _aligned(rows, left={0, 1, 3})
 
 
 def _distinct_views(scores: Sequence[Score]) -> list[Score]:
@@ -87,12 +85,16 @@ def _views_block(task: str, scores: Sequence[Score]) -> str:
                 "-" if share is None else f"{share:.1%}",
             )
         )
+    return f"{task}: {scores[0].main}\n{_aligned(rows, left={1})}"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]], left: set[int]) -> str:
+    """Lay cells out in columns, the ones in ``left`` flush left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
+    return "\n".join(
         "  ".join(
-            cell.ljust(width) if place == 1 else cell.rjust(width)
+            cell.ljust(width) if place in left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
+        ).rstrip()
         for row in rows
-    ]
-    return "\n".join([f"{task}: {scores[0].main}", *lines])
+    )

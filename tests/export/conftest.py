@@ -29,7 +29,11 @@ class Stages:
 @pytest.fixture(scope="session")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
     """Distil, export, train two adapters from that, export them."""
-    folder = tmp_path_factory.mktemp("stages")
+    return run_stages(tmp_path_factory.mktemp("stages"))
+
+
+def run_stages(folder: Path) -> Stages:
+    """Run them in a folder."""
     done = Stages(folder)
     with contextlib.chdir(folder):
         write_stages(folder)
