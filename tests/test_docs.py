@@ -1,5 +1,6 @@
 """What the README and the docs show is what works."""
 
+import functools
 import importlib
 import inspect
 import json
@@ -12,14 +13,17 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
-from lightning_jv5 import ClusteringTask
+from lightning_jv5 import ClusteringTask, Embedder, STSTask
 from lightning_jv5.cli import COMMANDS, main
 from lightning_jv5.config_files import config_names, packaged_configs
 from lightning_jv5.data import LocalFiles, TrainingSet
 from lightning_jv5.data_commands import FUNCTIONS
 from lightning_jv5.losses import EmbeddingBatch, Objective
+from lightning_jv5.tasks import evaluate
+from tests.models.tiny_adapters import write_adapter
 from tests.tiny_configs import write_config
 from tests.tiny_data import tiny_texts
+from tests.tiny_models import save_tiny_sentence_transformer
 
 ROOT = Path(__file__).parent.parent
 MAIN_METRICS = {"similarity": "spearman", "topics": "v_measure", "intents": "accuracy"}
@@ -155,3 +159,34 @@ def test_the_commands_of_a_page_name_what_there_is(page: str) -> None:
             module, _, function = FUNCTIONS[command].partition(":")
             known = {*inspect.signature(getattr(importlib.import_module(module), function)).parameters, "config"}
             assert set(re.findall(r"--(\w+)", words)) <= known
+
+
+def test_the_python_that_scores_a_folder_in_the_docs_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIGHTNING_JV5_CACHE", str(tmp_path / "cache"))
+    save_tiny_sentence_transformer("models/small")
+    texts = tiny_texts(12, seed=10)
+    rows = [{"text1": texts[row], "text2": texts[row + 6], "score": row} for row in range(6)]
+    Path("sts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    scored, encoders = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(scored, names)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2].split() == ["task", "measure", "score", "others"]
+    assert printed[-1].startswith("sts   spearman ")
+
+    from sentence_transformers import SentenceTransformer
+
+    write_adapter(Path("models/small/adapters/retrieval"), "models/small")
+    names |= {"functools": functools, "embedder": Embedder("models/small")}
+    names["model"] = SentenceTransformer("models/small", device="cpu")
+    tasks = {"sts": STSTask(LocalFiles("sts.jsonl"))}
+    for line, expected in zip(
+        encoders.splitlines(), (Embedder("models/small", task="retrieval"), Embedder("models/small")), strict=True
+    ):
+        exec(line, names)
+        [score] = evaluate(names["encode"], tasks, progress=False)
+        assert score.values == pytest.approx(evaluate(expected.encode, tasks, progress=False)[0].values, abs=1e-6)

@@ -17,6 +17,7 @@ from lightning_jv5.models.fingerprint import fingerprint_of
 from lightning_jv5.models.sharding import is_sharded
 from lightning_jv5.rebuildable import constructor_arguments
 from lightning_jv5.tasks import Evaluation, EvaluationTask, RetrievalTask, Score, View, scores_table, share_of_full
+from lightning_jv5.tasks.trainer import shows_progress
 
 SCORES = "scores.json"
 
@@ -57,22 +58,22 @@ class EvaluationReport(ViewEvaluation):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look for the other callbacks, and refuse ids that a run file cannot have, before anything is encoded."""
+        datamodule: Any = getattr(trainer, "datamodule", None)
         self._others, self._scores = None, []
-        if stage not in ("validate", "test"):
+        self._tasks = datamodule.tasks(stage) if hasattr(datamodule, "tasks") else {}
+        if stage not in ("validate", "test") or not self._tasks:
             return
         callbacks: Sequence[Any] = trainer.callbacks  # type: ignore[attr-defined]
         self._others = [
             one for one in callbacks if isinstance(one, ViewEvaluation) and not isinstance(one, EvaluationReport)
         ]
-        datamodule: Any = getattr(trainer, "datamodule", None)
-        if self.run_files and hasattr(datamodule, "tasks"):
-            for name, task in datamodule.tasks(stage).items():
-                if isinstance(task, RetrievalTask):
-                    check_run_ids(name, task)
+        for name, task in self._tasks.items() if self.run_files else ():
+            if isinstance(task, RetrievalTask):
+                check_run_ids(name, task)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule, prefix: str, evaluation: Evaluation) -> None:
         """Keep the scores, and write the run files while the rankings are there."""
-        self._scores, self._tasks = evaluation.compute(), evaluation.tasks
+        self._scores = evaluation.compute(progress=shows_progress(trainer))
         for name, task in evaluation.tasks.items() if self.run_files else ():
             metric = evaluation.metric(name, View())
             if isinstance(task, RetrievalTask) and isinstance(metric, StreamingRetrieval):
@@ -132,7 +133,10 @@ def describe_model(pl_module: LightningModule) -> dict[str, Any]:
     """Return what tells the model of a module: path, adapter, width, fingerprints; plain data.
 
     The path is as it was given, and None for weights that no folder has. A fingerprint is None where ranks hold a part
-    of the weights each, as in other modules than ours.
+    of the weights each; everything is in other modules than ours.
+
+    >>> describe_model(LightningModule())
+    {'path': None, 'task': None, 'dim': None, 'fingerprint': None, 'adapter_fingerprint': None}
     """
     student: Any = getattr(pl_module, "student", None)
     if not isinstance(student, Embedder):
@@ -157,6 +161,14 @@ def check_run_ids(name: str, task: RetrievalTask) -> None:
 
     Raises:
         ValueError: If there is such an id.
+
+    >>> from lightning_jv5.tasks import ReadyRetrieval, RetrievalData
+    >>> task = ReadyRetrieval(RetrievalData(["q"], ["capital of France"], ["no 1"], ["Paris"], {"q": {"no 1": 1}}))
+    >>> task.prepare()
+    >>> check_run_ids("capitals", task)
+    Traceback (most recent call last):
+        ...
+    ValueError: Got run_files for the task 'capitals', which has the document id 'no 1'; ... set run_files to false.
     """
     for what, ids in (("query", task.data.query_ids), ("document", task.data.document_ids)):
         bad = next((one for one in ids if one.split() != [one]), None)

@@ -542,8 +542,8 @@ def test_from_yaml_the_average_is_saved_scored_and_never_resumed_from(
     (tmp_path / "averaging.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
     capsys.readouterr()
     main(["validate", *configs, f"--ckpt_path={averaged}"])
-    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("val/pairs/ndcg@10 ")]
-    assert line.split()[1] == row[3]
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("pairs  ndcg@10 ")]
+    assert line.split()[2] == row[3]
     first = read(averaged)
     main(["fit", *configs, "--ckpt_path=last", "--trainer.max_epochs=2"])
     assert (first["global_step"], read(averaged)["global_step"]) == (4, 8)

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_jv5.callbacks import BinaryQuantization, MatryoshkaEvaluation
+from lightning_jv5.callbacks.view_evaluation import smaller_dims
 from lightning_jv5.tasks import View, evaluate
 from lightning_jv5.tasks.retrieval import DEFAULT_MEASURES
 from tests.callbacks.tiny_run import STUDENT_DIM, tiny_datamodule, tiny_module, tiny_task, tiny_trainer
@@ -102,3 +104,25 @@ def test_a_module_that_returns_something_else_is_told(tmp_path: Path) -> None:
     module.validation_step = lambda batch, batch_idx, dataloader_idx=0: None  # type: ignore[method-assign]
     with pytest.raises(ValueError, match=r"got a NoneType from the evaluation step; need EmbeddedTexts"):
         tiny_trainer(tmp_path, [MatryoshkaEvaluation(DIMS)]).validate(module, datamodule=tiny_datamodule())
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_without_dims_they_follow_the_students_width(tmp_path: Path, first: bool) -> None:
+    follows, given = MatryoshkaEvaluation(), MatryoshkaEvaluation([STUDENT_DIM])
+    trainer = tiny_trainer(tmp_path, [follows, given] if first else [given, follows])
+    trainer.validate(tiny_module(tmp_path, teacher=False), datamodule=tiny_datamodule(), verbose=False)
+    dims = {name.rpartition("/dim")[2] for name in trainer.callback_metrics if "/dim" in name}
+    assert dims == {"2", "4", "8", "16", "32"}
+
+
+def test_without_dims_the_students_width_must_be_known(tmp_path: Path) -> None:
+    module = LightningModule()
+    with pytest.raises(ValueError, match=r"got no dims, and LightningModule has no student\.dim to choose them by"):
+        MatryoshkaEvaluation().setup(tiny_trainer(tmp_path, []), module, "fit")
+
+
+@pytest.mark.parametrize(
+    ("width", "dims"), [(1, [1]), (2, [1]), (3, [1, 2]), (64, [4, 8, 16, 32]), (65, [8, 16, 32, 64])]
+)
+def test_smaller_dims_are_powers_of_two_below_the_width(width: int, dims: list[int]) -> None:
+    assert smaller_dims(width) == dims

@@ -220,3 +220,16 @@ def test_the_fingerprint_does_not_depend_on_which_layers_have_adapters() -> None
         "c.base_layer.weight": torch.ones(3),
     }
     assert fingerprint_of(adapted) == fingerprint_of(plain)
+
+
+def test_an_adapter_has_a_fingerprint_of_its_own() -> None:
+    weights = {"a.base_layer.weight": torch.ones(2)}
+    weights |= {f"a.lora_A.{name}.weight": torch.full((2,), value) for name, value in (("sts", 1.0), ("topics", 2.0))}
+    found = fingerprint_of(weights, adapter="sts")
+    assert len({found, fingerprint_of(weights, adapter="topics"), fingerprint_of(weights)}) == 3
+    for name, changes in (
+        ("a.lora_A.sts.weight", True),
+        ("a.lora_A.topics.weight", False),
+        ("a.base_layer.weight", False),
+    ):
+        assert (fingerprint_of(weights | {name: torch.zeros(2)}, adapter="sts") != found) == changes

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
@@ -104,6 +105,30 @@ def test_embeddings_in_half_precision_and_with_gradients_are_taken() -> None:
 
     [score] = evaluate(encode, {"first": task(0)}, progress=False)
     assert score.complete
+
+
+def test_arrays_are_taken_as_tensors_are() -> None:
+    expected = evaluate(encode_letters, {"first": task(0)}, progress=False)
+    assert (
+        evaluate(lambda texts, role: encode_letters(texts, role).numpy(), {"first": task(0)}, progress=False)
+        == expected
+    )
+
+
+def test_documents_may_lie_in_a_column_on_disk() -> None:
+    data = task(0)._ready
+    column = Dataset.from_dict({"text": data.documents})["text"]
+    on_disk = RetrievalData(data.query_ids, data.queries, data.document_ids, column, data.judgements)
+    expected = evaluate(encode_letters, {"first": task(0)}, VIEWS, progress=False)
+    assert (
+        evaluate(encode_letters, {"first": ReadyRetrieval(on_disk)}, VIEWS, progress=False, batch_texts=5) == expected
+    )
+
+
+def test_scores_know_their_main_measure_and_the_width() -> None:
+    whole, half = evaluate(encode_letters, {"first": task(0)}, [View(), View(4, "int8")], progress=False)
+    assert (whole.main, whole.width, whole.dim, whole.bytes_per_vector) == ("ndcg@10", 8, 8, 32)
+    assert (half.main, half.width, half.dim, half.bytes_per_vector) == ("ndcg@10", 8, 4, 4)
 
 
 def test_a_pass_that_was_cut_short_says_so() -> None:
