@@ -199,13 +199,13 @@ class AdapterAveraging(ViewEvaluation):
             total = self._kept[name]
             yield (total if counted else total + weight) / (len(self._taken) + (not counted))
 
-    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and not _is_trial(trainer):
-            super()._begin(trainer, pl_module)
+    def takes_part(self, trainer: Trainer) -> bool:
+        """Return whether the pass is one of ``fit``: there is no average of weights otherwise."""
+        return trainer.state.fn == TrainerFn.FITTING and not _is_trial(trainer)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule, prefix: str, evaluation: Evaluation) -> None:
         """Score the average, and log it."""
-        last = averaged = _by_task_and_measure(evaluation.compute())
+        last = averaged = _by_task_and_measure(evaluation.compute(self.views()))
         if self._kept:
             with self._averaged(pl_module):
                 averaged = _measures(trainer, pl_module, "Averaged")
