@@ -6,6 +6,8 @@ from lightning_jv5.callbacks.comparison import TeacherStudentTable as TeacherStu
 from lightning_jv5.callbacks.data_set_losses import DataSetLosses as DataSetLosses
 from lightning_jv5.callbacks.embedding_writer import EmbeddingWriter as EmbeddingWriter
 from lightning_jv5.callbacks.embedding_writer import read_embeddings as read_embeddings
+from lightning_jv5.callbacks.group_breakdown import GroupBreakdown as GroupBreakdown
+from lightning_jv5.callbacks.isotropy_evaluation import IsotropyEvaluation as IsotropyEvaluation
 from lightning_jv5.callbacks.matryoshka_evaluation import MatryoshkaEvaluation as MatryoshkaEvaluation
 from lightning_jv5.callbacks.ranked_examples import RankedExamples as RankedExamples
 from lightning_jv5.callbacks.report import log_figure as log_figure

@@ -29,7 +29,11 @@ class ViewEvaluation(Callback, ABC):
 
     @abstractmethod
     def views(self) -> Sequence[View]:
-        """Return the views to score, each of another name; the same from ``setup`` to the end of the run."""
+        """Return the views to score, each of another name; the same from ``setup`` to the end of the run.
+
+        Whole embeddings, ``View()``, are logged by the module; a callback that wants them says in :meth:`measures` what
+        else to log.
+        """
 
     def takes_part(self, trainer: Trainer) -> bool:
         """Return whether to look at the pass that begins or runs; by default at each. All ranks decide alike."""
@@ -66,16 +70,7 @@ class ViewEvaluation(Callback, ABC):
         """
         scores = evaluation.compute(self.views(), progress=shows_progress(trainer))
         for name, value in self.measures(scores).items():
-            # The metrics have merged the ranks: all have this value, and their maximum is exactly it
-            pl_module.log(
-                f"{prefix}/{name}",
-                value,
-                reduce_fx="max",
-                sync_dist=True,
-                prog_bar=False,
-                batch_size=1,
-                add_dataloader_idx=False,
-            )
+            log_score(pl_module, f"{prefix}/{name}", value)
         self.draw(trainer, prefix, scores, evaluation.tasks)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -132,6 +127,29 @@ class ViewEvaluation(Callback, ABC):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the pass."""
         self._end(trainer, pl_module, "test")
+
+
+def log_score(pl_module: LightningModule, name: str, value: float) -> None:
+    """Log what all ranks have computed alike, away from the progress bar. Every rank calls it, at the end of a pass.
+
+    Args:
+        pl_module: The module that logs.
+        name: Log key, such as ``"val/small/ndcg@10/dim64"``.
+        value: The value.
+
+    Example::
+
+        log_score(pl_module, "val/small/ndcg@10/dim64", 0.5)
+    """
+    pl_module.log(
+        name,
+        value,
+        reduce_fx="max",  # the maximum of equal values is exactly that value, where a mean may round
+        sync_dist=True,
+        prog_bar=False,
+        batch_size=1,
+        add_dataloader_idx=False,
+    )
 
 
 def views_of_callbacks(trainer: Trainer) -> list[View]:

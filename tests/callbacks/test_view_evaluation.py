@@ -125,7 +125,7 @@ def test_callbacks_see_the_embeddings_of_complete_passes_only(tmp_path: Path) ->
         texts = 0
 
         def views(self) -> list[View]:
-            return [View()]
+            return [View(8)]
 
         def see(self, trainer: Any, evaluation: Any, embedded: EmbeddedTexts) -> None:
             assert embedded.embeddings.shape == (len(embedded.rows), STUDENT_DIM)
