@@ -4,6 +4,7 @@ from lightning_jv5.callbacks.adapter_averaging import AdapterAveraging as Adapte
 from lightning_jv5.callbacks.binary_quantization import BinaryQuantization as BinaryQuantization
 from lightning_jv5.callbacks.comparison import TeacherStudentTable as TeacherStudentTable
 from lightning_jv5.callbacks.data_set_losses import DataSetLosses as DataSetLosses
+from lightning_jv5.callbacks.embedding_projector import EmbeddingProjector as EmbeddingProjector
 from lightning_jv5.callbacks.embedding_writer import EmbeddingWriter as EmbeddingWriter
 from lightning_jv5.callbacks.embedding_writer import read_embeddings as read_embeddings
 from lightning_jv5.callbacks.group_breakdown import GroupBreakdown as GroupBreakdown

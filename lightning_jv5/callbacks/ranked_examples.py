@@ -87,7 +87,7 @@ def one_line(text: str) -> str:
     r"""Keep a text to one short line of Markdown whose characters mean themselves.
 
     >>> one_line("a *b*\n<c>")
-    'a \\\\*b\\\\* &lt;c&gt;'
+    'a \\*b\\* &lt;c&gt;'
     """
     line = " ".join(text.split())
     if len(line) > _MOST_CHARACTERS:

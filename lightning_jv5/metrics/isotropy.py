@@ -57,8 +57,8 @@ def covariance_spectrum(total: Tensor, second_moment: Tensor, count: int) -> Ten
 def effective_rank(spectrum: Tensor) -> float:
     """Exponential of the entropy of the normalised spectrum: https://ieeexplore.ieee.org/document/7098875.
 
-    Roy and Vetterli (2007) take the singular values of a matrix. Here that matrix is the covariance, whose singular values are
-    its eigenvalues: the direction that all texts share, which :func:`mean_cosine` tells, is left out.
+    Roy and Vetterli (2007) take the singular values of a matrix. Here that matrix is the covariance, whose singular
+    values are its eigenvalues: the direction that all texts share, which :func:`mean_cosine` tells, is left out.
 
     Args:
         spectrum: Singular values, none negative; shape ``(dim,)``.
@@ -100,9 +100,9 @@ class Isotropy(NamedTuple):
 class EmbeddingSums(Metric):
     """Sums over embeddings from which their isotropy follows exactly, in any split over batches and ranks.
 
-    Float64, on the device where the metric is: on the CPU, unless it is moved. They take
-    ``8 * dim**2`` bytes. Embeddings are normalised first. A row that arrives again on the same rank (a sampler that pads, say) counts once; between
-    ranks no row may be in two shares, as sums cannot tell.
+    Float64, on the device where the metric is: on the CPU, unless it is moved. They take ``8 * dim**2`` bytes.
+    Embeddings are normalised first. A row that arrives again on the same rank (a sampler that pads, say) counts once;
+    between ranks no row may be in two shares, as sums cannot tell.
 
     Args:
         dim: Coordinates of an embedding.
