@@ -60,7 +60,7 @@ def draw_curves(
 
     labels = list(dict.fromkeys(curve.label for curves in panels.values() for curve in curves if curve.label))
     beside = len(labels) > 3  # so many that a legend inside would hide lines
-    columns = min(len(panels), _MOST_COLUMNS)
+    columns = 2 if len(panels) == 4 else min(len(panels), _MOST_COLUMNS)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(1.4 + 4.8 * columns + 2.0 * beside, 0.4 + 3.8 * rows), layout="constrained")
     figure.suptitle(title)
@@ -93,19 +93,20 @@ def draw_curves(
     for empty in places[len(panels) :]:
         empty.set_visible(False)
     if beside:
-        figure.legend([handles[label] for label in labels], labels, fontsize="small", loc="outside right center")
+        lines = [handles[label] for label in labels]
+        figure.legend(lines, labels, fontsize="small", handlelength=2.6, loc="outside right center")
     return figure
 
 
 def readable_ticks(sizes: Sequence[int]) -> list[int]:
-    """Return the sizes themselves, or the powers of two among which they are where they are too many.
+    """Return the sizes themselves, or the powers of two between them where they are too many.
 
     >>> readable_ticks([96, 32, 64])
     [32, 64, 96]
     >>> readable_ticks([*range(5, 13), *range(60, 70)])
-    [4, 8, 16, 32, 64, 128]
+    [8, 16, 32, 64]
     """
     different = sorted(set(sizes))
     if len(different) <= _MOST_TICKS:
         return different
-    return [2**power for power in range(different[0].bit_length() - 1, (different[-1] - 1).bit_length() + 1)]
+    return [2**power for power in range((different[0] - 1).bit_length(), different[-1].bit_length())]

@@ -91,6 +91,7 @@ def draw_isotropy(parts: Mapping[str, Isotropy], *, title: str) -> "Figure":
     """
     import numpy as np
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10.4, 4.2), layout="constrained")
     figure.suptitle(title)
@@ -116,6 +117,7 @@ def draw_isotropy(parts: Mapping[str, Isotropy], *, title: str) -> "Figure":
     right.set_xlim(0, 1)
     right.set_xlabel("share of positive signs")
     right.set_ylabel("coordinates")
+    right.yaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -78,7 +78,9 @@ def examples_list(examples: Sequence[dict[str, Any]]) -> str:
         lines = [f"**{one_line(example['query'])}**", ""]
         for rank, document in enumerate(example["documents"], start=1):
             hit = "✓ " if document["relevant"] else ""
-            lines.append(f"{rank}. {hit}{document['score']:.3f} {one_line(document['text'])}")
+            score = document["score"]
+            shown = f"{score:.3f}" if abs(score) < 2 else f"{score:.0f}"  # cosines, or whole numbers of sign bits
+            lines.append(f"{rank}. {hit}{shown} {one_line(document['text'])}")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

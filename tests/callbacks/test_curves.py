@@ -18,7 +18,7 @@ def test_many_curves_have_their_legend_beside_the_panels() -> None:
 
 
 def test_panels_have_measures_of_their_own_and_at_most_three_are_beside_each_other() -> None:
-    names = ["a", "b", "c", "d"]
+    names = ["a", "b", "c", "d", "e"]
     panels = {name: [Curve("", [8, 16], [0.1, 0.2])] for name in names}
     figure = draw_curves(panels, title="Sizes", metric={name: f"{name}@10" for name in names}, size="bytes")
     shown = [axes for axes in figure.axes if axes.get_visible()]
