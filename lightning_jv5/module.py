@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_jv5.callbacks.data_set_losses import DataSetLosses
+from lightning_jv5.callbacks.view_evaluation import views_of_callbacks
 from lightning_jv5.data.batches import EvaluationBatch, RaggedTexts, TextBatch
 from lightning_jv5.data.resuming import ResumableData
 from lightning_jv5.losses import EmbeddingBatch, Loss, Objective, TermValue
@@ -34,13 +35,19 @@ from lightning_jv5.models.sharding import (
 from lightning_jv5.parameter_groups import parameter_groups
 from lightning_jv5.rebuildable import Rebuildable, constructor_arguments, describe, rebuild
 from lightning_jv5.schedules import StepSchedule
-from lightning_jv5.tasks import EmbeddedTexts, Evaluation, View
-from lightning_jv5.tasks.trainer import begin_evaluation, check_monitored_scores, shows_progress
+from lightning_jv5.tasks import EmbeddedTexts, View
+from lightning_jv5.tasks.trainer import (
+    SharesEvaluation,
+    begin_evaluation,
+    check_monitored_scores,
+    embedded_texts,
+    shows_progress,
+)
 
 CHECKPOINT_FORMAT = 3  # 1 knew nothing of the data, 2 nothing of frozen weights
 
 
-class EmbeddingModule(Rebuildable, LightningModule):
+class EmbeddingModule(Rebuildable, SharesEvaluation, LightningModule):
     """Train a student embedder on an objective, with or without an online teacher.
 
     Args:
@@ -93,7 +100,6 @@ class EmbeddingModule(Rebuildable, LightningModule):
         self._lr = self._configured_lr = lr
         self._resumed_batches = 0
         self._last_batch: TextBatch | None = None
-        self._evaluation: Evaluation | None = None
         if compile:
             self.student.backbone.compile(dynamic=True)
 
@@ -335,29 +341,31 @@ class EmbeddingModule(Rebuildable, LightningModule):
         config = {"scheduler": scheduler, "interval": "step" if monitor is None else "epoch"}
         return {"optimizer": optimizer, "lr_scheduler": config | ({"monitor": monitor} if monitor else {})}  # type: ignore[return-value]
 
-    # Evaluation: one encode pass; the module scores whole embeddings, callbacks look at them from other sides
+    # Evaluation: one encode pass, which scores whole embeddings and the views of all callbacks, each of them once
 
     def evaluation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> EmbeddedTexts:
-        """Embed a slice of an evaluation task."""
-        embedded = EmbeddedTexts(self.student(batch.texts), batch.rows, batch.task, batch.role)
-        if self._evaluation is not None:
-            self._evaluation.update(embedded)
-        return embedded
+        """Embed a slice of an evaluation task, or of a corpus."""
+        return EmbeddedTexts(self.student(batch.texts), batch.rows, batch.task, batch.role)
 
     validation_step = evaluation_step  # type: ignore[assignment]
     test_step = evaluation_step  # type: ignore[assignment]
-
-    def predict_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> EmbeddedTexts:
-        """Embed a slice of a corpus."""
-        return EmbeddedTexts(self.student(batch.texts), batch.rows, batch.task, batch.role)
+    predict_step = evaluation_step
 
     def on_validation_epoch_start(self) -> None:
         """Begin a pass over the tasks."""
-        self._evaluation = begin_evaluation(self.trainer, (View(),), self.device)
+        self._begin_evaluation()
 
     def on_test_epoch_start(self) -> None:
         """Begin a pass over the tasks."""
-        self._evaluation = begin_evaluation(self.trainer, (View(),), self.device)
+        self._begin_evaluation()
+
+    def on_validation_batch_end(self, outputs: Any, *args: Any, **kwargs: Any) -> None:
+        """Score the embeddings of a batch."""
+        self._update_evaluation(outputs)
+
+    def on_test_batch_end(self, outputs: Any, *args: Any, **kwargs: Any) -> None:
+        """Score the embeddings of a batch."""
+        self._update_evaluation(outputs)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of whole embeddings, as ``val/<task>/<measure>``."""
@@ -367,12 +375,20 @@ class EmbeddingModule(Rebuildable, LightningModule):
         """Log the scores of whole embeddings, as ``test/<task>/<measure>``."""
         self._end_evaluation("test")
 
+    def _begin_evaluation(self) -> None:
+        views = dict.fromkeys([View(), *views_of_callbacks(self.trainer)])
+        self.evaluation = begin_evaluation(self.trainer, list(views), self.device)
+
+    def _update_evaluation(self, outputs: Any) -> None:
+        if self.evaluation is not None:
+            self.evaluation.update(embedded_texts(outputs, type(self).__name__))
+
     def _end_evaluation(self, prefix: str) -> None:
-        if self._evaluation is None:
+        if self.evaluation is None:
             return
-        for score in self._evaluation.compute(progress=shows_progress(self.trainer)):
+        for score in self.evaluation.compute([View()], progress=shows_progress(self.trainer)):
             for measure, value in score.values.items():
-                main = measure == self._evaluation.tasks[score.task].main_metric
+                main = measure == self.evaluation.tasks[score.task].main_metric
                 # The metric has merged the ranks: the largest of equal values is the value, where a mean may round
                 self.log(
                     f"{prefix}/{score.task}/{measure}",
@@ -382,7 +398,7 @@ class EmbeddingModule(Rebuildable, LightningModule):
                     sync_dist=True,
                     reduce_fx="max",
                 )
-        self._evaluation = None
+        self.evaluation = None
 
     # Checkpoints
 

@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lightning_jv5.callbacks.report import run_folder
-from lightning_jv5.callbacks.view_evaluation import ViewEvaluation
+from lightning_jv5.callbacks.view_evaluation import ViewEvaluation, log_score
 from lightning_jv5.callbacks.weight_averages import (
     add_snapshot,
     is_step,
@@ -199,27 +199,19 @@ class AdapterAveraging(ViewEvaluation):
             total = self._kept[name]
             yield (total if counted else total + weight) / (len(self._taken) + (not counted))
 
-    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and not _is_trial(trainer):
-            super()._begin(trainer, pl_module)
+    def takes_part(self, trainer: Trainer) -> bool:
+        """Return whether the pass is one of ``fit``: there is no average of weights otherwise."""
+        return trainer.state.fn == TrainerFn.FITTING and not _is_trial(trainer)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule, prefix: str, evaluation: Evaluation) -> None:
         """Score the average, and log it."""
-        last = averaged = _by_task_and_measure(evaluation.compute())
+        last = averaged = _by_task_and_measure(evaluation.compute(self.views()))
         if self._kept:
             with self._averaged(pl_module):
                 averaged = _measures(trainer, pl_module, "Averaged")
         self._measured = (trainer.global_step, last, averaged)
         for (task, measure), value in averaged.items():
-            # As ViewEvaluation: all ranks have this value, and their maximum is exactly it
-            pl_module.log(
-                f"{prefix}/{task}/{measure}/averaged",
-                value,
-                reduce_fx="max",
-                sync_dist=True,
-                batch_size=1,
-                add_dataloader_idx=False,
-            )
+            log_score(pl_module, f"{prefix}/{task}/{measure}/averaged", value)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the average, and measure what the last validation has not."""

@@ -1,7 +1,7 @@
 """What validate and test found, for people and for programs: a table, scores.json, and TREC run files."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,26 +46,31 @@ class EvaluationReport(ViewEvaluation):
 
     def __init__(self, json_file: str | None = None, *, run_files: bool = False) -> None:
         self.json_file, self.run_files = json_file, run_files
-        self._others: list[ViewEvaluation] | None = None  # None where there is nothing to report
+        self._others: list[ViewEvaluation] = []
+        self._reports = False
         self._scores: list[Score] = []
         self._tasks: Mapping[str, EvaluationTask] = {}
 
     def views(self) -> list[View]:
-        """Return the whole embedding and the views of the other callbacks; none in ``fit``."""
-        if self._others is None:
-            return []
+        """Return the whole embedding and the views of the other callbacks."""
         return list(dict.fromkeys([View(), *(view for other in self._others for view in other.views())]))
+
+    def takes_part(self, trainer: Trainer) -> bool:
+        """Return whether this is ``validate`` or ``test`` on evaluation tasks."""
+        return self._reports
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look for the other callbacks, and refuse ids that a run file cannot have, before anything is encoded."""
         datamodule: Any = getattr(trainer, "datamodule", None)
-        self._others, self._scores = None, []
         self._tasks = datamodule.tasks(stage) if hasattr(datamodule, "tasks") else {}
-        if stage not in ("validate", "test") or not self._tasks:
+        self._scores, self._reports = [], stage in ("validate", "test") and bool(self._tasks)
+        if not self._reports:
             return
-        callbacks: Sequence[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks: Any = trainer
         self._others = [
-            one for one in callbacks if isinstance(one, ViewEvaluation) and not isinstance(one, EvaluationReport)
+            one
+            for one in callbacks.callbacks
+            if isinstance(one, ViewEvaluation) and not isinstance(one, EvaluationReport)
         ]
         for name, task in self._tasks.items() if self.run_files else ():
             if isinstance(task, RetrievalTask):
@@ -73,7 +78,7 @@ class EvaluationReport(ViewEvaluation):
 
     def finish(self, trainer: Trainer, pl_module: LightningModule, prefix: str, evaluation: Evaluation) -> None:
         """Keep the scores, and write the run files while the rankings are there."""
-        self._scores = evaluation.compute(progress=shows_progress(trainer))
+        self._scores = evaluation.compute(self.views(), progress=shows_progress(trainer))
         for name, task in evaluation.tasks.items() if self.run_files else ():
             metric = evaluation.metric(name, View())
             if isinstance(task, RetrievalTask) and isinstance(metric, StreamingRetrieval):
@@ -111,7 +116,7 @@ class EvaluationReport(ViewEvaluation):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Print the table, now that the progress bar is closed."""
-        reports, self._others = self._others is not None, None
+        reports, self._reports = self._reports, False
         if not reports or not trainer.is_global_zero:
             return
         if not self._scores:

@@ -6,17 +6,17 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_jv5.callbacks.curves import Curve, draw_curves
-from lightning_jv5.callbacks.report import log_figure
 from lightning_jv5.tasks import EmbeddedTexts, Evaluation, EvaluationTask, Score, View
-from lightning_jv5.tasks.trainer import begin_evaluation, shows_progress
+from lightning_jv5.tasks.trainer import SharesEvaluation, begin_evaluation, embedded_texts, shows_progress
 
 
 class ViewEvaluation(Callback, ABC):
     """Score views of what the validation and test steps return, as ``val/<task>/<measure>/<view>``.
 
-    Nothing is logged for a pass that is cut short. To look from another side, say which :meth:`views`; to make
-    something else of the pass than scores, override :meth:`finish`.
+    A module of this package scores the views of all callbacks in its own pass, each view once; for any other module
+    that returns ``EmbeddedTexts`` the callback scores them itself. Nothing is logged for a pass that is cut short. To
+    look from another side, say which :meth:`views`; to make something else of the pass than scores, override
+    :meth:`finish`, and :meth:`see` to look at the embeddings themselves.
 
     >>> class FirstHalf(ViewEvaluation):
     ...     def views(self):
@@ -25,11 +25,28 @@ class ViewEvaluation(Callback, ABC):
     {'small/ndcg@10/dim192': 0.5}
     """
 
-    _evaluation: Evaluation | None = None
+    _evaluation: Evaluation | None = None  # of a module that shares none
 
     @abstractmethod
     def views(self) -> Sequence[View]:
-        """Return the views to score, each of another name."""
+        """Return the views to score, each of another name; the same from ``setup`` to the end of the run.
+
+        Whole embeddings, ``View()``, are logged by the module; a callback that wants them says in :meth:`measures` what
+        else to log.
+        """
+
+    def takes_part(self, trainer: Trainer) -> bool:
+        """Return whether to look at the pass that begins or runs; by default at each. All ranks decide alike."""
+        return True
+
+    def see(self, trainer: Trainer, evaluation: Evaluation, embedded: EmbeddedTexts) -> None:
+        """Look at the embeddings of a batch of a pass that will see every text; by default not. Every rank calls it.
+
+        Args:
+            trainer: The trainer.
+            evaluation: Of the pass.
+            embedded: The batch; on some ranks it may be without texts.
+        """
 
     def measures(self, scores: Sequence[Score]) -> dict[str, float]:
         """Return what to log, by name without the ``val/`` or ``test/``: by default every measure of every view."""
@@ -49,20 +66,11 @@ class ViewEvaluation(Callback, ABC):
             trainer: The trainer.
             pl_module: The module, whose ``log`` is used.
             prefix: ``"val"`` or ``"test"``.
-            evaluation: Has seen every text.
+            evaluation: Has seen every text, in all views of the callback and perhaps in others.
         """
-        scores = evaluation.compute(progress=shows_progress(trainer))
+        scores = evaluation.compute(self.views(), progress=shows_progress(trainer))
         for name, value in self.measures(scores).items():
-            # The metrics have merged the ranks: all have this value, and their maximum is exactly it
-            pl_module.log(
-                f"{prefix}/{name}",
-                value,
-                reduce_fx="max",
-                sync_dist=True,
-                prog_bar=False,
-                batch_size=1,
-                add_dataloader_idx=False,
-            )
+            log_score(pl_module, f"{prefix}/{name}", value)
         self.draw(trainer, prefix, scores, evaluation.tasks)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -70,20 +78,25 @@ class ViewEvaluation(Callback, ABC):
         check_dims(sorted({view.dim for view in self.views() if view.dim}), pl_module, type(self).__name__)
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._evaluation = begin_evaluation(trainer, self.views(), pl_module.device)
+        alone = not isinstance(pl_module, SharesEvaluation) and self.takes_part(trainer)
+        self._evaluation = begin_evaluation(trainer, self.views(), pl_module.device) if alone else None
 
-    def _update(self, outputs: Any) -> None:
-        if self._evaluation is None:
+    def _running(self, trainer: Trainer, pl_module: LightningModule) -> Evaluation | None:
+        if not isinstance(pl_module, SharesEvaluation):
+            return self._evaluation
+        return pl_module.evaluation if self.takes_part(trainer) else None
+
+    def _update(self, trainer: Trainer, pl_module: LightningModule, outputs: Any) -> None:
+        evaluation = self._running(trainer, pl_module)
+        if evaluation is None:
             return
-        if not isinstance(outputs, EmbeddedTexts):
-            raise ValueError(
-                f"{type(self).__name__} got a {type(outputs).__name__} from the evaluation step; need EmbeddedTexts. "
-                "Return them from validation_step and test_step, as EmbeddingModule does."
-            )
-        self._evaluation.update(outputs)
+        embedded = embedded_texts(outputs, type(self).__name__)
+        if evaluation is self._evaluation:
+            evaluation.update(embedded)
+        self.see(trainer, evaluation, embedded)
 
     def _end(self, trainer: Trainer, pl_module: LightningModule, prefix: str) -> None:
-        evaluation, self._evaluation = self._evaluation, None
+        evaluation, self._evaluation = self._running(trainer, pl_module), None
         if evaluation is not None:
             self.finish(trainer, pl_module, prefix, evaluation)
 
@@ -99,13 +112,13 @@ class ViewEvaluation(Callback, ABC):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Take the embeddings of a batch."""
-        self._update(outputs)
+        self._update(trainer, pl_module, outputs)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Take the embeddings of a batch."""
-        self._update(outputs)
+        self._update(trainer, pl_module, outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the pass."""
@@ -116,99 +129,45 @@ class ViewEvaluation(Callback, ABC):
         self._end(trainer, pl_module, "test")
 
 
-class MatryoshkaEvaluation(ViewEvaluation):
-    """Log what is left when an embedding is cut to its first coordinates, and draw it as ``val/matryoshka``.
+def log_score(pl_module: LightningModule, name: str, value: float) -> None:
+    """Log what all ranks have computed alike, away from the progress bar. Every rank calls it, at the end of a pass.
 
     Args:
-        dims: Coordinates to keep, such as ``[32, 64, 128]``; ascending order is not needed. By default the four largest
-            powers of two below the student's width, which suit any model.
+        pl_module: The module that logs.
+        name: Log key, such as ``"val/small/ndcg@10/dim64"``.
+        value: The value.
 
-    Raises:
-        ValueError: If there are none, one is below 1 or repeated; at setup, if one is larger than the embeddings, or
-            none are given and the module does not say how wide its student is.
+    Example::
 
-    >>> [view.name for view in MatryoshkaEvaluation([64, 32]).views()]
-    ['dim32', 'dim64']
+        log_score(pl_module, "val/small/ndcg@10/dim64", 0.5)
     """
-
-    def __init__(self, dims: list[int] | None = None) -> None:
-        self.dims = [] if dims is None else sorted_dims(dims, type(self).__name__)
-        self._follows_width = dims is None
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the dims where none were given, and refuse those that the student does not have."""
-        if self._follows_width:
-            student: Any = getattr(pl_module, "student", None)
-            width = getattr(student, "dim", None)
-            if width is None:
-                raise ValueError(
-                    f"MatryoshkaEvaluation got no dims, and {type(pl_module).__name__} has no student.dim to choose "
-                    "them by. Give it dims."
-                )
-            self.dims = smaller_dims(width)
-        super().setup(trainer, pl_module, stage)
-
-    def views(self) -> list[View]:
-        """Return a view for each dim."""
-        return [View(dim=dim) for dim in self.dims]
-
-    def draw(self, trainer: Trainer, prefix: str, scores: Sequence[Score], tasks: Mapping[str, EvaluationTask]) -> None:
-        """Draw the main measure of each task over the dims."""
-        if not trainer.is_global_zero:
-            return
-        values: dict[str, list[float]] = {name: [] for name in tasks}
-        for score in scores:
-            values[score.task].append(score.values[tasks[score.task].main_metric])
-        metrics = {name: task.main_metric for name, task in tasks.items()}
-        figure = draw_curves(
-            {"": [Curve(name, self.dims, values[name]) for name in tasks]},
-            title=f"Truncated embeddings, step {trainer.global_step}",
-            metric=", ".join(dict.fromkeys(metrics.values())),
-        )
-        data = {"step": trainer.global_step, "metric": metrics, "dims": self.dims, "values": values}
-        log_figure(trainer, f"{prefix}/matryoshka", figure, data)
+    pl_module.log(
+        name,
+        value,
+        reduce_fx="max",  # the maximum of equal values is exactly that value, where a mean may round
+        sync_dist=True,
+        prog_bar=False,
+        batch_size=1,
+        add_dataloader_idx=False,
+    )
 
 
-class BinaryQuantization(ViewEvaluation):
-    """Log what sign bits compared by Hamming distance achieve, and how far they drop below floats of the same dim.
+def views_of_callbacks(trainer: Trainer) -> list[View]:
+    """Return the views that the trainer's callbacks want of the pass that begins, each once.
 
-    As ``val/<task>/<measure>/binary`` and ``val/<task>/<main measure>/binary_drop``, or ``dim64_binary`` and
-    ``dim64_binary_drop`` where dims are given. The floats are scored in the same pass but not logged here.
-
-    Args:
-        dims: Coordinates to keep; by default the whole embedding.
-
-    Raises:
-        ValueError: As for :class:`MatryoshkaEvaluation`.
-
-    >>> [view.name for view in BinaryQuantization().views() if view.precision == "binary"]
-    ['binary']
+    >>> from lightning_jv5.callbacks import BinaryQuantization, MatryoshkaEvaluation
+    >>> callbacks = [MatryoshkaEvaluation([32]), BinaryQuantization([32])]
+    >>> trainer = Trainer(accelerator="cpu", callbacks=callbacks, logger=False, enable_checkpointing=False)
+    >>> [view.name for view in views_of_callbacks(trainer)]
+    ['dim32', '', 'dim32_binary']
     """
-
-    def __init__(self, dims: list[int] | None = None) -> None:
-        self.dims = None if dims is None else sorted_dims(dims, type(self).__name__)
-        self._main_metrics: dict[str, str] = {}
-
-    def views(self) -> list[View]:
-        """Return a binary and a float view for each dim."""
-        dims: Sequence[int | None] = [None] if self.dims is None else self.dims
-        return [view for dim in dims for view in (View(dim, "binary"), View(dim))]
-
-    def measures(self, scores: Sequence[Score]) -> dict[str, float]:
-        """Return every measure of the bits, and the drop of the main one."""
-        floats = {(score.task, score.view.dim): score.values for score in scores if score.view.precision == "float"}
-        binary = [score for score in scores if score.view.precision == "binary"]
-        drops = {
-            f"{score.task}/{main}/{score.view.name}_drop": floats[score.task, score.view.dim][main] - score.values[main]
-            for score in binary
-            for main in [self._main_metrics[score.task]]
-        }
-        return super().measures(binary) | drops
-
-    def finish(self, trainer: Trainer, pl_module: LightningModule, prefix: str, evaluation: Evaluation) -> None:
-        """Log the scores of the bits and their drop."""
-        self._main_metrics = {name: task.main_metric for name, task in evaluation.tasks.items()}
-        super().finish(trainer, pl_module, prefix, evaluation)
+    callbacks: Any = trainer
+    wanted = [
+        callback
+        for callback in callbacks.callbacks
+        if isinstance(callback, ViewEvaluation) and callback.takes_part(trainer)
+    ]
+    return list(dict.fromkeys(view for callback in wanted for view in callback.views()))
 
 
 def smaller_dims(width: int) -> list[int]:

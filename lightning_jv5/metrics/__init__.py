@@ -5,6 +5,8 @@ from lightning_jv5.metrics.clustering import ClusteringVMeasure as ClusteringVMe
 from lightning_jv5.metrics.correlation import CosineCorrelation as CosineCorrelation
 from lightning_jv5.metrics.correlation import pearson as pearson
 from lightning_jv5.metrics.correlation import spearman as spearman
+from lightning_jv5.metrics.isotropy import EmbeddingSums as EmbeddingSums
+from lightning_jv5.metrics.isotropy import Isotropy as Isotropy
 from lightning_jv5.metrics.ranking import average_precision as average_precision
 from lightning_jv5.metrics.ranking import ndcg as ndcg
 from lightning_jv5.metrics.ranking import recall as recall

@@ -81,6 +81,7 @@ class ClassificationTask(WholeSetTask):
         _check_labels(labels, test_labels)
         draws = few_shot_draws(labels, self.samples_per_label, experiments=self.experiments, seed=self.seed)
         distinct = DistinctTexts(test_texts, *([texts[row] for row in rows] for rows in draws))
+        self._labels = distinct.labels(test_labels, *([labels[row] for row in rows] for rows in draws))
         of_test, *of_draws = (np.array(rows, dtype=np.int64) for rows in distinct.rows)
         experiments = [
             LabelledTexts(rows, np.array([labels[row] for row in drawn]))

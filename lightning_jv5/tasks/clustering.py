@@ -85,6 +85,7 @@ class ClusteringTask(WholeSetTask):
             texts, labels = [texts[row] for row in drawn], [labels[row] for row in drawn]
         clusters = self._checked_clusters(labels)
         distinct = DistinctTexts(texts)
+        self._labels = distinct.labels(labels)
         metric = ClusteringVMeasure(
             distinct.rows[0],
             labels,

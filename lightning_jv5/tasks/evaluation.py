@@ -80,6 +80,9 @@ class Evaluation:
         views: Views to score, each of another name.
         device: Where the metrics live; by default where the embeddings are.
 
+    Attributes:
+        width: Coordinates of the whole embeddings; 0 before there are any.
+
     Raises:
         ValueError: If there are no tasks or views, or two views are the same.
     """
@@ -96,7 +99,7 @@ class Evaluation:
                 "both, and no view twice. Correct the lists."
             )
         self.tasks, self.views, self.device = dict(tasks), tuple(views), device
-        self._widths: dict[str, int] = {}
+        self.width = 0
         self._metrics = {
             (name, view): task.metric(view)
             for name, task in self.tasks.items()
@@ -131,7 +134,7 @@ class Evaluation:
                 f"Got embeddings of the task {embedded.task!r}; need one of {list(self.tasks)}. Use the names of the "
                 "evaluation's own tasks."
             )
-        self._widths[embedded.task] = embedded.embeddings.shape[-1]
+        self.width = embedded.embeddings.shape[-1]
         for (task, _), metric in self._metrics.items():
             if task != embedded.task:
                 continue
@@ -139,13 +142,27 @@ class Evaluation:
                 metric.to(embedded.embeddings.device)
             metric.update(embedded.role, embedded.embeddings, embedded.rows)
 
-    def compute(self, *, progress: bool = False) -> list[Score]:
+    def compute(self, views: Sequence[View] | None = None, *, progress: bool = False) -> list[Score]:
         """Return the score of each view of each task that has it. Merges over ranks, so every rank calls it.
 
+        What has been computed is kept until more texts arrive: several may ask, each for views of its own.
+
         Args:
+            views: Views of the evaluation to score; by default all.
             progress: Whether to show a bar over the views, if they take over two seconds (as classifiers do).
+
+        Raises:
+            ValueError: If the evaluation lacks a view.
         """
-        views = tqdm(self._metrics.items(), desc="Scoring", unit="view", delay=2, leave=False, disable=not progress)
+        wanted = self.views if views is None else views
+        if not set(wanted) <= set(self.views):
+            missing = ", ".join(repr(view.name or "whole") for view in wanted if view not in self.views)
+            raise ValueError(
+                f"Got the view {missing}; need some of {[view.name or 'whole' for view in self.views]}. Give it to the "
+                "evaluation before the texts come."
+            )
+        asked = [(key, metric) for key, metric in self._metrics.items() if key[1] in wanted]
+        bar = tqdm(asked, desc="Scoring", unit="view", delay=2, leave=False, disable=not progress)
         return [
             Score(
                 task=task,
@@ -153,9 +170,9 @@ class Evaluation:
                 values={name: float(value) for name, value in metric.compute().items()},
                 complete=metric.is_complete(),
                 main_metric=self.tasks[task].main_metric,
-                width=self._widths.get(task),
+                width=self.width or None,
             )
-            for (task, view), metric in views
+            for (task, view), metric in bar
         ]
 
     def reset(self) -> None:

@@ -62,6 +62,10 @@ class EvaluationTask(Rebuildable, ABC):
     def parts(self) -> list[TaskPart]:
         """Return the texts, in the order in which they must be encoded. Needs :meth:`prepare`."""
 
+    def labels(self, role: str) -> Sequence[str] | None:
+        """Return a label of each text of the part of this role, for people to look at; by default there are none."""
+        return None
+
     @abstractmethod
     def metric(self, view: View | None = None) -> StreamingMetric:
         """Return a new metric, to be fed with whole embeddings of the parts in their order. Needs :meth:`prepare`.

@@ -8,7 +8,41 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_jv5.metrics.views import View
 from lightning_jv5.tasks.evaluation import Evaluation
-from lightning_jv5.tasks.task import EvaluationTask
+from lightning_jv5.tasks.task import EmbeddedTexts, EvaluationTask
+
+
+class SharesEvaluation:
+    """A module that scores the views of all callbacks in its own pass, so that what several want is scored once.
+
+    Attributes:
+        evaluation: Of the pass that runs, from the module's epoch start until its epoch end, which comes after that of
+            the callbacks; None where the pass does not see every text.
+    """
+
+    evaluation: Evaluation | None = None
+
+
+def embedded_texts(outputs: Any, owner: str) -> EmbeddedTexts:
+    """Return what an evaluation step gave, if it can be scored.
+
+    Args:
+        outputs: What the step returned.
+        owner: Who asks, for the error.
+
+    Raises:
+        ValueError: If it cannot.
+
+    >>> embedded_texts(None, "MatryoshkaEvaluation")
+    Traceback (most recent call last):
+        ...
+    ValueError: MatryoshkaEvaluation got a NoneType from the evaluation step; need EmbeddedTexts. Return them from ...
+    """
+    if not isinstance(outputs, EmbeddedTexts):
+        raise ValueError(
+            f"{owner} got a {type(outputs).__name__} from the evaluation step; need EmbeddedTexts. Return them from "
+            "validation_step and test_step, as EmbeddingModule does."
+        )
+    return outputs
 
 
 def evaluation_tasks(trainer: Trainer) -> Mapping[str, EvaluationTask]:

@@ -26,6 +26,18 @@ class DistinctTexts:
         self.texts = list(row_of)
         self.rows = [[row_of[text] for text in column] for column in kept]
 
+    def labels(self, *columns: Iterable[object]) -> list[str]:
+        """Return the label of each different text, that of the first row where it is.
+
+        >>> DistinctTexts(["a", "b"], ["b", "c"]).labels([0, 1], [2, 3])
+        ['0', '1', '3']
+        """
+        found: dict[int, str] = {}
+        for rows, column in zip(self.rows, columns, strict=True):
+            for row, label in zip(rows, column, strict=True):
+                found.setdefault(row, str(label))
+        return [found[row] for row in range(len(self.texts))]
+
 
 class WholeSetTask(EvaluationTask):
     """A task with a single part, which ranks divide: the different texts, all encoded in the same role.
@@ -54,6 +66,7 @@ class WholeSetTask(EvaluationTask):
         self.main_metric, self.role = main_metric, role
         self._metric: WholeSetMetric | None = None
         self._texts: list[str] = []
+        self._labels: list[str] | None = None  # set by :meth:`load` where there are some
 
     @abstractmethod
     def load(self) -> tuple[list[str], WholeSetMetric]:
@@ -73,6 +86,11 @@ class WholeSetTask(EvaluationTask):
         """Return the texts, to be divided among ranks."""
         self._prepared()
         return [TaskPart(self.role, self._texts, sharded=True)]
+
+    def labels(self, role: str) -> Sequence[str] | None:
+        """Return a label of each text, if the task has labels."""
+        self._prepared()
+        return self._labels
 
     def metric(self, view: View | None = None) -> WholeSetMetric:
         """Return a new metric of this view."""

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from lightning_jv5.callbacks import (
     BinaryQuantization,
+    EmbeddingProjector,
     EmbeddingWriter,
+    IsotropyEvaluation,
     MatryoshkaEvaluation,
     RankedExamples,
     TeacherStudentTable,
@@ -21,6 +23,9 @@ def main(folder: Path, ranks: int) -> None:
         MatryoshkaEvaluation([8, 16]),
         BinaryQuantization(),
         RankedExamples(),
+        IsotropyEvaluation(),
+        EmbeddingProjector("small"),
+        EmbeddingProjector("topics", max_texts=9),
         Throughput(window=1),
         TeacherStudentTable([16, 32]),
         EmbeddingWriter(str(folder / "corpus"), rows_per_file=4),

@@ -15,3 +15,13 @@ def test_many_curves_have_their_legend_beside_the_panels() -> None:
     figure = draw_curves({"one": curves, "two": curves}, title="Sizes", metric="ndcg@10")
     assert [axes.get_legend() for axes in figure.axes] == [None, None]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1", "2", "3"]
+
+
+def test_panels_have_measures_of_their_own_and_at_most_three_are_beside_each_other() -> None:
+    names = ["a", "b", "c", "d", "e"]
+    panels = {name: [Curve("", [8, 16], [0.1, 0.2])] for name in names}
+    figure = draw_curves(panels, title="Sizes", metric={name: f"{name}@10" for name in names}, size="bytes")
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_ylabel() for axes in shown] == [f"{name}@10" for name in names]
+    assert {axes.get_xlabel() for axes in shown} == {"bytes"}
+    assert shown[0].get_gridspec().ncols == 3

@@ -2,12 +2,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_jv5.callbacks import RankedExamples
 from lightning_jv5.callbacks.ranked_examples import examples_list
-from tests.callbacks.tiny_run import DOCUMENTS, QUERIES, tiny_datamodule, tiny_module, tiny_trainer
+from tests.callbacks.tiny_run import DOCUMENTS, QUERIES, tiny_datamodule, tiny_module, tiny_task, tiny_trainer
+from tests.tasks.labelled_texts import one_of_each
 
 
 def test_examples_are_what_ranks_first(tmp_path: Path) -> None:
@@ -28,6 +30,23 @@ def test_examples_are_what_ranks_first(tmp_path: Path) -> None:
     [panel] = events.Tensors("val/small/examples/text_summary")
     markdown = (tmp_path / "texts" / "val.small.examples.step-0.md").read_text()
     assert panel.tensor_proto.string_val[0].decode() == markdown.rstrip("\n")
+
+
+def test_examples_of_another_view_rank_as_it_does(tmp_path: Path) -> None:
+    module = tiny_module(tmp_path, teacher=False)
+    tasks = {"small": tiny_task(), "topics": one_of_each()["topics"]}
+    callbacks = [RankedExamples(count=2, dim=8, precision="binary"), RankedExamples(precision="asymmetric")]
+    trainer = tiny_trainer(tmp_path, callbacks)
+    trainer.validate(module, datamodule=tiny_datamodule(val=tasks), verbose=False)
+    shown = json.loads((tmp_path / "texts" / "val.small.examples.dim8_binary.step-0.json").read_text())
+    signs = [torch.where(module.encode(*of)[:, :8] >= 0, 1.0, -1.0) for of in ((QUERIES, "query"), (DOCUMENTS,))]
+    agreement = signs[0] @ signs[1].T
+    for example, row in zip(shown, agreement, strict=False):
+        assert [document["score"] for document in example["documents"]] == row.topk(3).values.tolist()
+    assert {path.name for path in (tmp_path / "texts").glob("*.md")} == {
+        "val.small.examples.dim8_binary.step-0.md",
+        "val.small.examples.asymmetric.step-0.md",
+    }
 
 
 def test_texts_cannot_break_the_list() -> None:

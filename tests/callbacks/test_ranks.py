@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +41,7 @@ def test_two_ranks_log_what_one_logs(folders: dict[int, Path]) -> None:
     alone, *both = [read(folders[1] / "rank-0.json"), *(read(folders[2] / f"rank-{rank}.json") for rank in (0, 1))]
     for measure in ("small/mrr@10", "sts/spearman", "topics/v_measure", "intents/accuracy"):
         assert f"val/{measure}/binary_drop" in alone["val"]
+    assert {"val/small/isotropy/query/mean_cosine", "val/topics/isotropy/effective_rank"} <= alone["val"].keys()
     for rank in both:
         assert rank["val"] == pytest.approx(alone["val"])
         assert rank["train"].keys() == alone["train"].keys()
@@ -51,6 +53,13 @@ def test_two_ranks_show_the_same_examples_once(folders: dict[int, Path]) -> None
     assert [[found["text"] for found in example["documents"]] for example in both] == [
         [found["text"] for found in example["documents"]] for example in alone
     ]
+
+
+def test_two_ranks_project_the_same_texts(folders: dict[int, Path]) -> None:
+    for name in ("val.small.step-0", "val.topics.step-0"):
+        alone, both = (folders[ranks] / "projector" / name for ranks in (1, 2))
+        assert (alone / "metadata.tsv").read_text() == (both / "metadata.tsv").read_text()
+        assert np.loadtxt(both / "vectors.tsv") == pytest.approx(np.loadtxt(alone / "vectors.tsv"), abs=1e-5)
 
 
 def test_two_ranks_make_the_same_summary(folders: dict[int, Path]) -> None:

@@ -1,5 +1,4 @@
-import json
-import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,54 +7,13 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_jv5.callbacks import BinaryQuantization, MatryoshkaEvaluation
+from lightning_jv5.callbacks import BinaryQuantization, MatryoshkaEvaluation, RankedExamples, ViewEvaluation
 from lightning_jv5.callbacks.view_evaluation import smaller_dims
-from lightning_jv5.tasks import View, evaluate
-from lightning_jv5.tasks.retrieval import DEFAULT_MEASURES
-from tests.callbacks.tiny_run import STUDENT_DIM, tiny_datamodule, tiny_module, tiny_task, tiny_trainer
+from lightning_jv5.metrics import StreamingRetrieval, View
+from lightning_jv5.tasks import EmbeddedTexts
+from tests.callbacks.tiny_run import STUDENT_DIM, tiny_datamodule, tiny_module, tiny_trainer
 
 DIMS = [8, 16]
-
-
-def directly(module: Any, *views: View) -> dict[tuple[str, str], float]:
-    scores = evaluate(module.encode, {"small": tiny_task()}, views, progress=False)
-    return {(measure, score.view.name): value for score in scores for measure, value in score.values.items()}
-
-
-@pytest.mark.parametrize("stage", ["val", "test"])
-def test_matryoshka_logs_what_evaluate_gives(tmp_path: Path, stage: str) -> None:
-    module = tiny_module(tmp_path, teacher=False)
-    trainer = tiny_trainer(tmp_path, [MatryoshkaEvaluation(DIMS)])
-    run = trainer.validate if stage == "val" else trainer.test
-    [logged] = run(module, datamodule=tiny_datamodule(), verbose=False)[:1]
-    logged = trainer.callback_metrics
-    expected = directly(module, *(View(dim) for dim in DIMS))
-    names = {f"{stage}/small/{measure}/{view}" for measure, view in expected}
-    assert names == {f"{stage}/small/{measure}/dim{dim}" for measure in DEFAULT_MEASURES for dim in DIMS}
-    for (measure, view), value in expected.items():
-        assert float(logged[f"{stage}/small/{measure}/{view}"]) == pytest.approx(value)
-    assert names | {f"{stage}/small/{measure}" for measure in DEFAULT_MEASURES} == set(logged)
-    drawn = json.loads((tmp_path / "figures" / f"{stage}.matryoshka.step-0.json").read_text())
-    assert drawn["dims"] == DIMS
-    assert drawn["values"]["small"] == pytest.approx([expected["mrr@10", f"dim{dim}"] for dim in DIMS])
-    assert (tmp_path / "figures" / f"{stage}.matryoshka.step-0.png").is_file()
-
-
-@pytest.mark.parametrize("dims", [None, DIMS])
-def test_binary_logs_bits_and_their_drop(tmp_path: Path, dims: list[int] | None) -> None:
-    module = tiny_module(tmp_path, teacher=False)
-    trainer = tiny_trainer(tmp_path, [BinaryQuantization(dims)])
-    trainer.validate(module, datamodule=tiny_datamodule(), verbose=False)
-    logged = trainer.callback_metrics
-    for dim in dims or [None]:
-        bits, floats = View(dim, "binary"), View(dim)
-        expected = directly(module, bits, floats)
-        for measure in DEFAULT_MEASURES:
-            value = expected[measure, bits.name]
-            assert float(logged[f"val/small/{measure}/{bits.name}"]) == pytest.approx(value)
-        drop = expected["mrr@10", floats.name] - expected["mrr@10", bits.name]
-        assert float(logged[f"val/small/mrr@10/{bits.name}_drop"]) == pytest.approx(drop)
-    assert not any(re.search(r"/dim\d+$", name) for name in logged)
 
 
 def test_fit_logs_figures_and_scalars_to_tensorboard(tmp_path: Path) -> None:
@@ -64,8 +22,9 @@ def test_fit_logs_figures_and_scalars_to_tensorboard(tmp_path: Path) -> None:
     trainer.fit(tiny_module(tmp_path, teacher=False), datamodule=tiny_datamodule())
     events = EventAccumulator(logger.log_dir)
     events.Reload()
-    assert events.Tags()["images"] == ["val/matryoshka"]
-    for name in ("mrr@10/dim8", "ndcg@10/dim16", "mrr@10/binary", "mrr@10/binary_drop"):
+    assert set(events.Tags()["images"]) == {"val/matryoshka", "val/bytes", "val/grid/small"}
+    assert "val/grid/small/text_summary" in events.Tags()["tensors"]
+    for name in ("mrr@10/dim8", "ndcg@10/dim16", "mrr@10/binary", "mrr@10/binary_drop", "mrr@10/dim8_binary"):
         assert [event.value for event in events.Scalars(f"val/small/{name}")] == [
             pytest.approx(float(trainer.callback_metrics[f"val/small/{name}"]))
         ]
@@ -93,12 +52,6 @@ def test_dims_larger_than_the_students_are_refused_before_training(tmp_path: Pat
         trainer.fit(tiny_module(tmp_path, teacher=False), datamodule=tiny_datamodule())
 
 
-@pytest.mark.parametrize("dims", [[], [0, 8], [8, 8]])
-def test_dims_that_make_no_sense_are_refused(dims: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"got dims .* each at least 1 and once"):
-        MatryoshkaEvaluation(dims)
-
-
 def test_a_module_that_returns_something_else_is_told(tmp_path: Path) -> None:
     module = tiny_module(tmp_path, teacher=False)
     module.validation_step = lambda batch, batch_idx, dataloader_idx=0: None  # type: ignore[method-assign]
@@ -106,19 +59,96 @@ def test_a_module_that_returns_something_else_is_told(tmp_path: Path) -> None:
         tiny_trainer(tmp_path, [MatryoshkaEvaluation(DIMS)]).validate(module, datamodule=tiny_datamodule())
 
 
-@pytest.mark.parametrize("first", [True, False])
-def test_without_dims_they_follow_the_students_width(tmp_path: Path, first: bool) -> None:
-    follows, given = MatryoshkaEvaluation(), MatryoshkaEvaluation([STUDENT_DIM])
-    trainer = tiny_trainer(tmp_path, [follows, given] if first else [given, follows])
-    trainer.validate(tiny_module(tmp_path, teacher=False), datamodule=tiny_datamodule(), verbose=False)
-    dims = {name.rpartition("/dim")[2] for name in trainer.callback_metrics if "/dim" in name}
-    assert dims == {"2", "4", "8", "16", "32"}
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counter[View | None]]:
+    """How often a metric of each view was fed with documents, and computed."""
+    counts: dict[str, Counter[View | None]] = {"update": Counter(), "compute": Counter()}
+    update, compute = StreamingRetrieval.update, StreamingRetrieval.compute
+
+    def counting_update(self: StreamingRetrieval, role: str, *args: Any) -> None:
+        counts["update"][self.view] += role == "document"
+        update(self, role, *args)
+
+    def counting_compute(self: StreamingRetrieval) -> Any:
+        counts["compute"][self.view] += 1
+        return compute(self)
+
+    monkeypatch.setattr(StreamingRetrieval, "update", counting_update)
+    monkeypatch.setattr(StreamingRetrieval, "compute", counting_compute)
+    return counts
 
 
-def test_without_dims_the_students_width_must_be_known(tmp_path: Path) -> None:
-    module = LightningModule()
-    with pytest.raises(ValueError, match=r"got no dims, and LightningModule has no student\.dim to choose them by"):
-        MatryoshkaEvaluation().setup(tiny_trainer(tmp_path, []), module, "fit")
+WANTED = [View(), View(8), View(16), View(16, "binary"), View(precision="binary"), View(8, "binary")]
+
+
+def overlapping_callbacks() -> list[ViewEvaluation]:
+    return [MatryoshkaEvaluation(DIMS), BinaryQuantization(), BinaryQuantization([16]), RankedExamples()]
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_a_view_that_several_want_is_searched_and_computed_once(
+    tmp_path: Path, counted: dict[str, Counter[View | None]], stage: str
+) -> None:
+    trainer = tiny_trainer(tmp_path, overlapping_callbacks())
+    run = getattr(trainer, stage)
+    run(tiny_module(tmp_path, teacher=False), datamodule=tiny_datamodule(), verbose=False)
+    batches = 4  # seven documents, two at a time
+    assert counted["update"] == dict.fromkeys(WANTED, batches)
+    assert counted["compute"] == dict.fromkeys(WANTED, 1)
+
+
+class Foreign(LightningModule):
+    """A module of someone else, which only returns what it has encoded."""
+
+    def __init__(self, student: Any) -> None:
+        super().__init__()
+        self.student = student
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> EmbeddedTexts:
+        return EmbeddedTexts(self.student(batch.texts), batch.rows, batch.task, batch.role)
+
+
+def test_a_foreign_module_gets_the_same_scores(tmp_path: Path) -> None:
+    ours = tiny_module(tmp_path, teacher=False)
+    foreign = Foreign(ours.student)
+    logged = []
+    for module in (ours, foreign):
+        trainer = tiny_trainer(tmp_path, overlapping_callbacks())
+        trainer.validate(module, datamodule=tiny_datamodule(), verbose=False)
+        logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+    alone = {name: value for name, value in logged[0].items() if name.count("/") > 2 or "drop" in name}
+    assert alone
+    assert logged[1] == alone
+
+
+def test_callbacks_see_the_embeddings_of_complete_passes_only(tmp_path: Path) -> None:
+    class Seen(ViewEvaluation):
+        texts = 0
+
+        def views(self) -> list[View]:
+            return [View(8)]
+
+        def see(self, trainer: Any, evaluation: Any, embedded: EmbeddedTexts) -> None:
+            assert embedded.embeddings.shape == (len(embedded.rows), STUDENT_DIM)
+            self.texts += len(embedded.rows)
+
+    module, whole, cut = tiny_module(tmp_path, teacher=False), Seen(), Seen()
+    tiny_trainer(tmp_path, [whole]).validate(module, datamodule=tiny_datamodule(), verbose=False)
+    tiny_trainer(tmp_path, [cut], limit_val_batches=1).validate(module, datamodule=tiny_datamodule(), verbose=False)
+    assert (whole.texts, cut.texts) == (3 + 7, 0)
+
+
+def test_a_subclass_with_a_step_of_its_own_is_scored_too(tmp_path: Path) -> None:
+    module = tiny_module(tmp_path, teacher=False)
+    step = module.evaluation_step
+
+    def own_step(batch: Any, batch_idx: int, dataloader_idx: int = 0) -> EmbeddedTexts:
+        return step(batch, batch_idx, dataloader_idx)
+
+    module.validation_step = own_step  # type: ignore[method-assign]
+    trainer = tiny_trainer(tmp_path, [MatryoshkaEvaluation(DIMS)])
+    trainer.validate(module, datamodule=tiny_datamodule(), verbose=False)
+    assert float(trainer.callback_metrics["val/small/recall@10"]) == 1  # of seven documents
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_fit_logs_shows_and_compares_tasks_of_every_kind(tmp_path: Path, capsys:
     for task, measure in MAIN.items():
         drop = logged[f"val/{task}/{measure}"] - logged[f"val/{task}/{measure}/binary"]
         assert logged[f"val/{task}/{measure}/binary_drop"] == pytest.approx(drop, abs=1e-6)
-    shown = [path.name for path in (tmp_path / "texts").glob("*.json")]
+    shown = [path.name for path in (tmp_path / "texts").glob("*.examples.*json")]
     assert shown
     assert all(name.startswith("val.small.") for name in shown)
     summary = json.loads((tmp_path / "summary.json").read_text())
