@@ -7,6 +7,7 @@ from lightning_jv5.metrics.clustering import ClusteringVMeasure as ClusteringVMe
 from lightning_jv5.metrics.correlation import CosineCorrelation as CosineCorrelation
 from lightning_jv5.metrics.correlation import pearson as pearson
 from lightning_jv5.metrics.correlation import spearman as spearman
+from lightning_jv5.metrics.grouped_retrieval import GroupedRetrieval as GroupedRetrieval
 from lightning_jv5.metrics.pair_classification import PairClassification as PairClassification
 from lightning_jv5.metrics.pair_classification import pair_measures as pair_measures
 from lightning_jv5.metrics.ranking import average_precision as average_precision
