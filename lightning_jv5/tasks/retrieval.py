@@ -122,7 +122,7 @@ class RetrievalTask(EvaluationTask):
         ValueError: If there is no such measure; when loading, if the data is empty or lacks a column.
     """
 
-    precisions: Sequence[Precision] = ("float", "int8", "binary", "asymmetric")
+    precisions: Sequence[Precision] = ("float", "int8", "binary", "asymmetric", "rescored")
 
     def __init__(
         self,
