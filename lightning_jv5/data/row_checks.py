@@ -114,7 +114,7 @@ def _complaints(table: Any, origin: str, place: Place, finite_vectors: bool) -> 
             yield from _about_texts(column, array, optional=column in negative_columns(names), where=(origin, place))
         elif column == "score" and "text1" in names:
             yield _about_scores(array, (origin, place))
-        elif column == "label" and ("text" in names or "text1" in names):
+        elif column == "label" and ("text" in names or ("text1" in names and "score" not in names)):
             yield _about_labels(array, (origin, place))
         elif column.endswith(VECTORS_SUFFIX):
             yield from _about_vectors(column, array, finite_vectors, (origin, place))
