@@ -18,6 +18,7 @@ from lightning_jv5.config_files import config_names, packaged_configs
 from lightning_jv5.data import LocalFiles, TrainingSet
 from lightning_jv5.data_commands import FUNCTIONS
 from lightning_jv5.losses import EmbeddingBatch, Objective
+from tests.tiny_beir import write_beir
 from tests.tiny_configs import write_config
 from tests.tiny_data import tiny_texts
 
@@ -69,14 +70,31 @@ def test_the_evaluation_tasks_in_the_docs_are_scored_by_the_command_line(
         "topics.jsonl": labelled,
         "intents_train.jsonl": labelled[:50],
         "intents_test.jsonl": labelled[50:],
+        "candidates.jsonl": [
+            {"query": texts[row], "positive": texts[row + 20 : row + 22], "negative": texts[row + 30 : row + 36]}
+            for row in range(9)
+        ],
+        "duplicates.jsonl": [
+            {"text1": texts[row], "text2": texts[row + 40], "label": row % 2 == 1} for row in range(40)
+        ],
+        "translations.jsonl": [{"text1": texts[row], "text2": texts[row + 40], "lang": "de"} for row in range(40)],
     }
+    corpus = [{"_id": f"d{row}", "text": text} for row, text in enumerate(texts[10:])]
+    write_beir(
+        Path("scifact"),
+        corpus,
+        [{"_id": f"q{row}", "text": text} for row, text in enumerate(texts[:10])],
+        [(f"q{row}", f"d{row}", 1) for row in range(10)],
+        split="test",
+    )
     for name, lines in rows.items():
         Path(name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     tasks, newer = yaml_blocks(ROOT / "docs" / "evaluation.md")
     Path("tasks.yaml").write_text(yaml.safe_dump(tasks, sort_keys=False))
     main(["validate", "--config=tiny.yaml", "--config=tasks.yaml"])
     shown = capsys.readouterr().out
-    for name in ("similarity/spearman", "topics/v_measure", "intents/accuracy", "intents/knn_accuracy"):
+    scored = ["similarity/spearman", "topics/v_measure", "intents/accuracy", "intents/knn_accuracy", "scifact/ndcg@10"]
+    for name in (*scored, "candidates/map@1000", "duplicates/ap", "translations/f1"):
         assert f"val/{name}" in shown
     assert "val/topics/v_measure_std" not in shown
     clustering = ClusteringTask(LocalFiles("topics.jsonl"), **newer["init_args"])

@@ -143,4 +143,4 @@ def test_lists_of_candidates_may_be_empty_but_the_query_may_not() -> None:
     ]
     assert kept(pa.Table.from_pylist(rows)) == rows[:2]
     with pytest.raises(ValueError, match=r"row 0 .*'negative' holds \['c', 'd'\] .*need a text"):
-        usable_rows(pa.Table.from_pylist(rows).drop_columns("positive"), BadRows("faq"))
+        usable_rows(pa.Table.from_pylist(rows[:1]).drop_columns("positive"), BadRows("faq"))
