@@ -10,6 +10,7 @@ from lightning_jv5.data.cache import fingerprint
 from lightning_jv5.data.hub import open_hub
 from lightning_jv5.data.identified_rows import BadRecordError, Identity, identified_rows, identified_text
 from lightning_jv5.data.judgements import JUDGEMENT_COLUMNS, judgement, judgement_schema
+from lightning_jv5.data.row_checks import row_number
 from lightning_jv5.data.source import did_you_mean
 from lightning_jv5.rebuildable import Plain
 
@@ -120,7 +121,7 @@ class HubTables:
         key = fingerprint("hub retrieval", _FORMAT, rows._fingerprint, settings, self.on_bad_row, self.max_bad_share)
         bad = BadRows(origin, self.on_bad_row, self.max_bad_share)
         records = _numbered(rows.select_columns(list(dict.fromkeys(columns))), origin)
-        tables = identified_rows(records, parse, schema, bad, unit="row")
+        tables = identified_rows(records, parse, schema, bad, place=row_number)
         return cached_rows("hub_retrieval", key, schema, lambda: tables)
 
     def _split(self, path: str, tables: Sequence[str], *, falls_back: bool = True) -> tuple["datasets.Dataset", str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lightning_jv5.data.bad_rows import BadRows
+from lightning_jv5.data.row_checks import Place
 from lightning_jv5.data.source import did_you_mean
 
 if TYPE_CHECKING:
@@ -23,13 +24,18 @@ class BadRecordError(Exception):
         self.what, self.remedy = what, remedy
 
 
+def line_number(line: int) -> str:
+    """Name a line in a message."""
+    return f"line {line}"
+
+
 def identified_rows(
     records: Iterable[tuple[int, _Record]],
     parse: Callable[[_Record, int], tuple[Identity, dict[str, Any]] | None],
     schema: "pa.Schema",
     bad: BadRows,
     *,
-    unit: str = "line",
+    place: Place = line_number,
 ) -> "Iterator[pa.Table]":
     """Yield rows as tables, some at a time, without those that are broken or repeat an id.
 
@@ -39,7 +45,7 @@ def identified_rows(
             Raises :class:`BadRecordError`.
         schema: Of the tables.
         bad: Is told of what is left out.
-        unit: What a record is in messages: ``"line"`` or ``"row"``.
+        place: How messages name a record, from its number.
 
     Raises:
         ValueError: If there are no rows; or where ``bad`` raises.
@@ -60,7 +66,7 @@ def identified_rows(
         try:
             parsed = parse(record, number)
         except BadRecordError as error:
-            bad.report(f"{unit} {number}", error.what, error.remedy)
+            bad.report(place(number), error.what, error.remedy)
             records_seen += 1
             continue
         if parsed is None:
@@ -68,7 +74,7 @@ def identified_rows(
         records_seen += 1
         identity, row = parsed
         if hash(identity) in seen:
-            bad.report(f"{unit} {number}", f"{_shown(identity)} comes for the second time", "Remove one of the two.")
+            bad.report(place(number), f"{_shown(identity)} comes for the second time", "Remove one of the two.")
             continue
         seen.add(hash(identity))
         kept += 1

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from lightning_jv5.data.arrow_cache import ArrowColumn
 from lightning_jv5.data.bad_rows import BadRows
-from lightning_jv5.data.identified_rows import BadRecordError
+from lightning_jv5.data.identified_rows import BadRecordError, line_number
+from lightning_jv5.data.row_checks import Place
 from lightning_jv5.data.source import did_you_mean
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def place_judgements(
     bad: BadRows,
     *,
     homes: tuple[str, str] = ("queries.jsonl", "corpus.jsonl"),
-    unit: str = "line",
+    place: Place = line_number,
 ) -> PlacedJudgements:
     """Find the texts that are judged by their ids.
 
@@ -76,7 +77,7 @@ def place_judgements(
         corpus: Rows with ``id``.
         bad: Is told of judgements of texts that are not there.
         homes: What messages call the queries and the corpus.
-        unit: What they call the place of a judgement.
+        place: How they name the place of a judgement, its ``line``.
     """
     usable = np.ones(len(judged), dtype=bool)
     rows = {}
@@ -86,7 +87,7 @@ def place_judgements(
         if len(missing):
             name, line = (judged[column][int(missing[0])].as_py() for column in (f"{role}_id", "line"))
             what = f"judges {role} {name!r}, which is not in {home}"
-            bad.report(f"{unit} {line}", what, _where_is(name, texts), count=len(missing))
+            bad.report(place(line), what, _where_is(name, texts), count=len(missing))
         usable &= rows[role] >= 0
     return PlacedJudgements(usable, rows)
 

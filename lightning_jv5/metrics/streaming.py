@@ -73,7 +73,7 @@ class StreamingMetric(Metric, ABC):
         """Return the measures by name, each a scalar."""
 
     def breakdown(self) -> dict[str, dict[str, float]]:
-        """Return the measures by group, where the task knows groups. Merges over ranks, so every rank asks."""
+        """Return scores by group, each by measure; merges over ranks, so every rank calls it. By default none."""
         return {}
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from lightning_jv5.data.bad_rows import BadRows, OnBadRow
 from lightning_jv5.data.hub_retrieval import HubTables
+from lightning_jv5.data.row_checks import row_number
 from lightning_jv5.tasks.judged_texts import judged_texts
 from lightning_jv5.tasks.retrieval import RetrievalData, RetrievalTask
 
@@ -68,5 +69,5 @@ class HubRetrieval(RetrievalTask):
             BadRows(f"{tables.qrels_path or tables.path}, {tables.split}", tables.on_bad_row, tables.max_bad_share),
             ignore_identical_ids=self.ignore_identical_ids,
             homes=("the queries", "the corpus"),
-            unit="row",
+            place=row_number,
         )

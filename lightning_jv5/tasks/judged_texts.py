@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightning_jv5.data.bad_rows import BadRows
+from lightning_jv5.data.identified_rows import line_number
 from lightning_jv5.data.judgements import place_judgements
+from lightning_jv5.data.row_checks import Place
 from lightning_jv5.data.text_column import TextColumn
 from lightning_jv5.tasks.retrieval import RetrievalData
 
@@ -21,7 +23,7 @@ def judged_texts(
     *,
     ignore_identical_ids: bool,
     homes: tuple[str, str] = ("queries.jsonl", "corpus.jsonl"),
-    unit: str = "line",
+    place: Place = line_number,
 ) -> RetrievalData:
     """Keep all documents and the queries that are judged, in their order.
 
@@ -32,13 +34,13 @@ def judged_texts(
         bad: Is told of judgements of texts that are not there.
         ignore_identical_ids: Whether a document whose id is the query's is not to be found.
         homes: What messages call the queries and the corpus.
-        unit: What messages call the place of a judgement.
+        place: How messages name the place of a judgement.
 
     Raises:
         ValueError: Where ``bad`` raises, or if no judgement can be used.
     """
     judged = qrels.with_format("arrow")[:]
-    usable, rows = place_judgements(judged, queries, corpus, bad, homes=homes, unit=unit)
+    usable, rows = place_judgements(judged, queries, corpus, bad, homes=homes, place=place)
     bad.finish(len(judged))
     if not usable.any():
         raise ValueError(

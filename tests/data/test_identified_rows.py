@@ -5,6 +5,7 @@ import pytest
 
 from lightning_jv5.data.bad_rows import BadRows
 from lightning_jv5.data.identified_rows import BadRecordError, identified_rows, identified_text
+from lightning_jv5.data.row_checks import row_number
 
 SCHEMA = pa.schema({"id": pa.string(), "text": pa.string()})
 
@@ -13,7 +14,7 @@ def rows_of(records: list[Any], bad: BadRows) -> list[dict[str, Any]]:
     def parse(record: Any, number: int) -> Any:
         return None if record is None else identified_text(record, ["text"])
 
-    tables = identified_rows(enumerate(records), parse, SCHEMA, bad, unit="row")
+    tables = identified_rows(enumerate(records), parse, SCHEMA, bad, place=row_number)
     return [row for table in tables for row in table.to_pylist()]
 
 
@@ -27,7 +28,7 @@ def test_rows_come_in_order_over_tables_and_records_without_a_row_are_passed_ove
 
 def test_repeated_and_broken_rows_are_reported_with_their_place() -> None:
     records = [{"_id": "a", "text": "a"}, {"_id": "a", "text": "b"}, {"_id": "c", "txt": "c"}]
-    with pytest.raises(ValueError, match="texts, row 1: _id 'a' comes for the second time"):
+    with pytest.raises(ValueError, match=r"texts, row 1 \(the first is 0\): _id 'a' comes for the second time"):
         rows_of(records, BadRows("texts"))
     bad = BadRows("texts", "skip", max_bad_share=0.7)
     assert rows_of(records, bad) == [{"id": "a", "text": "a"}]

@@ -7,6 +7,7 @@ from datasets import Dataset
 from lightning_jv5.data.bad_rows import BadRows
 from lightning_jv5.data.identified_rows import BadRecordError
 from lightning_jv5.data.judgements import judgement, judgement_schema, place_judgements
+from lightning_jv5.data.row_checks import row_number
 
 QUERIES, CORPUS = (Dataset.from_dict({"id": ids}) for ids in (["q2", "q1"], [f"d{row}" for row in range(9)]))
 
@@ -33,9 +34,11 @@ def test_what_is_not_there_is_reported_with_its_place_and_the_nearest_name() -> 
     placed = place_judgements(judged, QUERIES, CORPUS, bad)
     assert placed.usable.tolist() == [True, False, False, False]
     assert bad.count == 3  # the last is wrong twice, and counts once
-    message = r"qrels, row 3: judges document 'd11', which is not in the texts\. .*Did you mean 'd1'"
+    message = r"qrels, row 3 \(the first is 0\): judges document 'd11', which is not in the texts\. .*Did you mean 'd1'"
     with pytest.raises(ValueError, match=message):
-        place_judgements(judged[:2], QUERIES, CORPUS, BadRows("qrels"), homes=("the queries", "the texts"), unit="row")
+        place_judgements(
+            judged[:2], QUERIES, CORPUS, BadRows("qrels"), homes=("the queries", "the texts"), place=row_number
+        )
 
 
 @pytest.mark.parametrize("grade", ["0.5", 0.5, None, "high", float("nan"), float("inf"), ""])

@@ -112,6 +112,15 @@ def test_a_checkpoint_rebuilds_the_task(tmp_path: Path) -> None:
     assert (again.main_metric, list(again.data.documents)) == ("recall@3", list(task.data.documents))
 
 
+def test_bad_embeddings_are_refused(tmp_path: Path) -> None:
+    corpus = [{"_id": row["_id"], "text": "the cat"} for row in CORPUS]
+    task = task_of(write_beir(tmp_path / "beir", corpus, [{"_id": "q1", "text": "red"}], [("q1", "d1", 1)]))
+    with pytest.raises(ValueError, match="NaN or infinite embeddings of"):
+        evaluate(lambda texts, role: encode_words(texts, role) * torch.nan, {"beir": task}, progress=False)
+    with pytest.raises(ValueError, match="embeddings of 12 coordinates for a view of 13"):
+        evaluate(encode_words, {"beir": task}, [View(dim=13)], progress=False)
+
+
 # Bad input
 
 

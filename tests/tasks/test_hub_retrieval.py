@@ -9,30 +9,9 @@ from lightning_jv5.data.text_column import TextColumn
 from lightning_jv5.rebuildable import describe, rebuild
 from lightning_jv5.tasks import BeirRetrieval, HubRetrieval, evaluate
 from tests.tiny_beir import write_beir
-from tests.tiny_hub import write_hub
+from tests.tiny_hub import CORPUS, QRELS, QUERIES, TABLES, Tables, added, changed, renamed, write_hub
 
 from .labelled_texts import encode_words
-
-CORPUS: dict[str, list[Any]] = {
-    "_id": ["d1", "d2", "d3", "d4"],
-    "title": ["the house", "the tree", "", None],
-    "text": ["the cat is red", "", "a dog", None],
-}
-QUERIES: dict[str, list[Any]] = {
-    "_id": ["q1", "q2", "q3"],
-    "text": ["red cat", "blue tree", "who runs"],
-    "lang": ["en", "de", None],
-}
-QRELS: dict[str, list[Any]] = {
-    "query-id": ["q1", "q1", "q2", "q2"],
-    "corpus-id": ["d1", "d3", "d2", "d1"],
-    "score": [1, 2, 1, 0],
-}
-TABLES: dict[str, dict[str, dict[str, list[Any]]]] = {
-    "corpus": {"corpus": CORPUS},
-    "queries": {"queries": QUERIES},
-    "default": {"test": QRELS, "dev": {name: values[:1] for name, values in QRELS.items()}},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -46,10 +25,6 @@ def task_of(path: str, **settings: Any) -> HubRetrieval:
     task = HubRetrieval(path, **settings)
     task.prepare()
     return task
-
-
-def renamed(columns: dict[str, list[Any]], **names: str) -> dict[str, list[Any]]:
-    return {names.get(name, name): values for name, values in columns.items()}
 
 
 def without(columns: dict[str, list[Any]], name: str) -> dict[str, list[Any]]:
@@ -138,46 +113,14 @@ def test_a_checkpoint_rebuilds_the_task(tmp_path: Path) -> None:
 # Bad input
 
 
-def changed(table: str, split: str, columns: dict[str, list[Any]]) -> dict[str, dict[str, dict[str, list[Any]]]]:
-    return TABLES | {table: {split: columns}}
-
-
-def added(columns: dict[str, list[Any]], *row: Any) -> dict[str, list[Any]]:
-    return {name: [*values, value] for (name, values), value in zip(columns.items(), row, strict=True)}
-
-
-BAD_ROWS = {
-    "a document twice": (
-        changed("corpus", "corpus", added(CORPUS, "d1", "", "again")),
-        r"corpus, corpus, row 4: _id 'd1' comes for the second time",
-    ),
-    "an empty id": (
-        changed("corpus", "corpus", added(CORPUS, "", "", "again")),
-        r"row 4: _id is ''\. Need a string with something in it, or a whole number",
-    ),
-    "a query without an id": (
-        changed("queries", "queries", added(QUERIES, None, "text", "en")),
-        r"queries, queries, row 3: _id is None",
-    ),
-    "a judgement twice": (
-        changed("default", "test", added(QRELS, "q1", "d1", 2)),
-        r"default, test, row 4: the judgement of 'q1', 'd1' comes for the second time",
-    ),
-    "no whole grade": (
-        changed("default", "test", added(QRELS, "q1", "d2", 0.5)),
-        r"default, test, row 4: the score is 0\.5\. Need a whole number",
-    ),
-    "no grade": (
-        changed("default", "test", added(QRELS, "q1", "d2", None)),
-        r"default, test, row 4: the score is None\. Need a whole number",
-    ),
+BAD_ROWS: dict[str, tuple[Tables, str]] = {
     "no such document": (
         changed("default", "test", added(QRELS, "q1", "d33", 1)),
-        r"test, row 4: judges document 'd33', which is not in the corpus.*Did you mean 'd3'",
+        r"test, row 4 \(the first is 0\): judges document 'd33', which is not in the corpus.*Did you mean 'd3'",
     ),
     "no such query": (
         changed("default", "test", added(QRELS, "q7", "d1", 1)),
-        r"test, row 4: judges query 'q7', which is not in the queries",
+        r"test, row 4 \(the first is 0\): judges query 'q7', which is not in the queries",
     ),
 }
 
@@ -196,30 +139,6 @@ def test_a_bad_row_is_an_error_or_skipped_and_counted(
     assert "skipped 1 of" in caplog.text
     with pytest.raises(ValueError, match=r"cannot be used; max_bad_share allows 1\.00%"):
         task_of(path, on_bad_row="skip")
-
-
-@pytest.mark.parametrize(
-    ("tables", "settings", "message"),
-    [
-        (TABLES, {"split": "tset"}, r"hub, default has no split 'tset'; it has test, dev\. .*Did you mean 'test'"),
-        (TABLES, {"name": "de"}, r"Cannot load .*hub' \(name='de-corpus'.*corpus"),
-        (TABLES, {"group": "language"}, r"has the columns _id, text, lang; need 'language'"),
-        (without(TABLES, "default"), {}, r"Cannot load .*\(name='qrels'"),
-        (changed("corpus", "corpus", renamed(CORPUS, _id="docid")), {}, r"columns docid, title, text; need '_id'"),
-        (changed("corpus", "corpus", renamed(CORPUS, text="body")), {}, r"columns _id, title, body; need 'text'"),
-        (
-            changed("default", "test", renamed(QRELS, score="grade")),
-            {},
-            r"default, test has the columns query-id, corpus-id, grade; need 'score'",
-        ),
-        (TABLES | {"corpus": {"a": CORPUS, "b": CORPUS}}, {}, r"hub, corpus has no split 'test'; it has a, b"),
-    ],
-)
-def test_what_does_not_fit_is_named(
-    tmp_path: Path, tables: dict[str, Any], settings: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        task_of(write_hub(tmp_path / "hub", tables), **settings)
 
 
 def test_a_data_set_that_is_not_there_and_wrong_settings_are_refused(tmp_path: Path) -> None:
