@@ -91,7 +91,7 @@ def keep_pairs(keys: Tensor, query: Tensor, column: Tensor, new: Tensor, carried
 def _merge(
     keys: Tensor, some: Tensor | slice, candidates: Tensor, columns: Tensor | None, carried: Carried | None
 ) -> None:
-    """Merge candidates, shape ``(some, most)``, into these rows of keys; ``columns`` says where they stand in the tile."""
+    """Merge candidates, shape ``(some, most)``, into some rows of keys; ``columns`` are theirs in the tile."""
     depth = keys.shape[1]
     best, place = torch.cat([keys[some], candidates], dim=1).topk(depth)
     keys[some] = best
