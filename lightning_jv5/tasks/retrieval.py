@@ -32,7 +32,7 @@ class RetrievalData(Rebuildable):
         groups: Group of a query, such as its language, by its id; a query may be in none.
         candidates: Ids of the only documents that are ranked for a query, by its id; by default all are ranked for
             every query. A query that is not listed has none.
-        excluded: Ids of documents that are not to be found for a query, by its id. They need not be there.
+        excluded: Ids of documents that are not to be found for a query, by its id; the documents need not be there.
 
     Raises:
         ValueError: If a column is empty, ids repeat, or a judgement, group or candidate names an id that is not there.
@@ -73,6 +73,7 @@ class RetrievalData(Rebuildable):
             ("judgements", "queries", self.judgements.keys() - queries),
             ("judgements", "documents", self.judged_documents() - documents),
             ("groups", "queries", self.groups.keys() - queries),
+            ("exclusions", "queries", self.excluded.keys() - queries),
             ("candidates", "queries", (self.candidates or {}).keys() - queries),
             ("candidates", "documents", self.candidate_documents() - documents),
         ):
@@ -100,17 +101,17 @@ class RetrievalData(Rebuildable):
         >>> data.sample(2, seed=0).documents
         ['C', 'D']
         """
-        judged = self.judged_documents() | self.candidate_documents()
-        if max_documents < len(judged):
+        needed = self.judged_documents() | self.candidate_documents()
+        if max_documents < len(needed):
             raise ValueError(
-                f"Got max_documents={max_documents} for {len(judged)} judged documents; need at least {len(judged)}, "
+                f"Got max_documents={max_documents} for {len(needed)} judged documents; need at least {len(needed)}, "
                 "as a corpus without them would make the task easier or impossible. Raise it, or take fewer queries."
             )
         if max_documents >= len(self.documents):
             return self
-        others = [row for row, document in enumerate(self.document_ids) if document not in judged]
+        others = [row for row, document in enumerate(self.document_ids) if document not in needed]
         drawn = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))[
-            : max_documents - len(judged)
+            : max_documents - len(needed)
         ]
         dropped = set(others) - {others[place] for place in drawn.tolist()}
         kept = [row for row in range(len(self.documents)) if row not in dropped]

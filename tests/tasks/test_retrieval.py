@@ -193,6 +193,7 @@ def test_an_unprepared_task_says_so() -> None:
         ({"judgements": {"q3": {"d9": 1}}}, "judgements of 1 unknown queries, such as 'q3'"),
         ({"judgements": {"q1": {"d1": 1}}}, "judgements of 1 unknown documents, such as 'd1'"),
         ({"groups": {"q3": "de"}}, "groups of 1 unknown queries, such as 'q3'"),
+        ({"excluded": {"q3": ["d9"]}}, "exclusions of 1 unknown queries, such as 'q3'"),
         ({"candidates": {"q3": ["d9"]}}, "candidates of 1 unknown queries, such as 'q3'"),
         ({"candidates": {"q1": ["d9", "d7", "d8"]}}, "candidates of 2 unknown documents, such as 'd7'"),
     ],
