@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_jv5.callbacks import EvaluationReport
@@ -215,7 +216,7 @@ class SaveRunConfig(SaveConfigCallback):
         """Write ``config.yaml``; on rank 0 only."""
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / ("config.yaml" if stage == "fit" else f"config.{stage}.yaml")
+        file = folder / ("config.yaml" if stage == "fit" else f"config.{TrainerFn(stage).value}.yaml")
         text = self.parser.dump(self.unfilled, skip_unset=False)
         if file.exists() and file.read_text() != text:
             earlier = len(list(folder.glob(f"{file.stem}.[0-9]*.yaml")))

@@ -21,12 +21,21 @@ from lightning_jv5.data_commands import FUNCTIONS
 from lightning_jv5.losses import EmbeddingBatch, Objective
 from lightning_jv5.tasks import evaluate
 from tests.models.tiny_adapters import write_adapter
+from tests.tiny_beir import write_beir
 from tests.tiny_configs import write_config
 from tests.tiny_data import tiny_texts
 from tests.tiny_models import save_tiny_sentence_transformer
 
 ROOT = Path(__file__).parent.parent
-MAIN_METRICS = {"similarity": "spearman", "topics": "v_measure", "intents": "accuracy"}
+MAIN_METRICS = {
+    "scifact": "ndcg@10",
+    "candidates": "map@1000",
+    "similarity": "spearman",
+    "duplicates": "ap",
+    "translations": "f1",
+    "topics": "v_measure",
+    "intents": "accuracy",
+}
 
 
 def yaml_blocks(path: Path) -> list[Any]:
@@ -74,7 +83,23 @@ def test_the_evaluation_tasks_in_the_docs_are_scored_by_the_command_line(
         "topics.jsonl": labelled,
         "intents_train.jsonl": labelled[:50],
         "intents_test.jsonl": labelled[50:],
+        "candidates.jsonl": [
+            {"query": texts[row], "positive": texts[row + 20 : row + 22], "negative": texts[row + 30 : row + 36]}
+            for row in range(9)
+        ],
+        "duplicates.jsonl": [
+            {"text1": texts[row], "text2": texts[row + 40], "label": row % 2 == 1} for row in range(40)
+        ],
+        "translations.jsonl": [{"text1": texts[row], "text2": texts[row + 40], "lang": "de"} for row in range(40)],
     }
+    corpus = [{"_id": f"d{row}", "text": text} for row, text in enumerate(texts[10:])]
+    write_beir(
+        Path("scifact"),
+        corpus,
+        [{"_id": f"q{row}", "text": text} for row, text in enumerate(texts[:10])],
+        [(f"q{row}", f"d{row}", 1) for row in range(10)],
+        split="test",
+    )
     for name, lines in rows.items():
         Path(name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     tasks, newer = yaml_blocks(ROOT / "docs" / "evaluation.md")
@@ -171,7 +196,7 @@ def test_the_python_that_scores_a_folder_in_the_docs_runs(
     rows = [{"text1": texts[row], "text2": texts[row + 6], "score": row} for row in range(6)]
     Path("sts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     page = (ROOT / "docs" / "evaluation.md").read_text()
-    scored, encoders = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    *_, scored, encoders = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {}
     exec(scored, names)
     printed = capsys.readouterr().out.splitlines()

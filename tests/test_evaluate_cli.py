@@ -143,6 +143,7 @@ def test_the_shipped_config_scores_its_four_tasks(
     assert views == {(dim, precision) for dim in (32, 16, 8, 4, 2) for precision in ("float", "binary")}
     assert len(found["scores"]) == 4 * len(views)
     assert [path.name for path in (folder / "runs" / "shipped" / "version_0").glob("*.trec")] == ["docstrings.trec"]
+    assert (folder / "runs" / "shipped" / "version_0" / f"config.{command}.yaml").is_file()
     printed = capsys.readouterr().out
     assert all(f"\n{task}: {measure}\ndim  precision  bytes" in printed for task, measure in main_metrics.items())
 

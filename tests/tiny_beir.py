@@ -25,11 +25,12 @@ def write_beir(
     corpus: Sequence[dict[str, Any]] = CORPUS,
     queries: Sequence[dict[str, Any]] = QUERIES,
     judgements: Sequence[tuple[str, str, int]] = JUDGEMENTS,
+    split: str = "train",
 ) -> str:
-    """Write a corpus, queries and one split of judgements, train."""
+    """Write a corpus, queries and one split of judgements."""
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     for name, rows in (("corpus", corpus), ("queries", queries)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = "".join(f"{query}\t{document}\t{grade}\n" for query, document, grade in judgements)
-    (folder / "qrels" / "train.tsv").write_text(HEADER + lines)
+    (folder / "qrels" / f"{split}.tsv").write_text(HEADER + lines)
     return str(folder)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_jv5.data.text_column import TextColumn
+
 if TYPE_CHECKING:
     from lightning_jv5.data.arrow_cache import ArrowColumn
 
@@ -19,13 +21,16 @@ def longest_first(texts: Sequence[str]) -> NDArray[np.int64]:
     of it gives each of ``n`` ranks as much to do. Takes eight bytes a text, beside some texts at a time.
 
     Args:
-        texts: A list, a column of a :class:`datasets.Dataset` (whose lengths Arrow tells), or another sequence that can
-            be sliced.
+        texts: A list, a :class:`~lightning_jv5.data.text_column.TextColumn` or a column of a :class:`datasets.Dataset`,
+            whose lengths Arrow tells, or another sequence that can be sliced.
 
     >>> longest_first(["a", "", "ccc", "d"]).tolist()
     [2, 0, 3, 1]
     """
-    counts = np.concatenate([np.empty(0, np.int64), *_character_counts(texts)])
+    if isinstance(texts, TextColumn):
+        counts = texts.lengths()
+    else:
+        counts = np.concatenate([np.empty(0, np.int64), *_character_counts(texts)])
     return np.argsort(-counts, kind="stable").astype(np.int64, copy=False)
 
 
@@ -54,7 +59,7 @@ def _character_counts(texts: Sequence[str]) -> Iterator[NDArray[np.int64]]:
 
 
 def _arrow_column(texts: Sequence[str]) -> "ArrowColumn | None":
-    if isinstance(texts, list | tuple):
+    if isinstance(texts, list | tuple | TextColumn):
         return None
     from datasets import Dataset
     from datasets.arrow_dataset import Column

@@ -11,10 +11,20 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_jv5 import EmbeddingModule, __version__
 from lightning_jv5.callbacks import BinaryQuantization, EvaluationReport, MatryoshkaEvaluation, RankedExamples
 from lightning_jv5.callbacks.evaluation_report import write_run_file
-from lightning_jv5.tasks import EvaluationTask, ReadyRetrieval, RetrievalData, RetrievalTask, View, evaluate
+from lightning_jv5.tasks import (
+    BeirRetrieval,
+    EvaluationTask,
+    ReadyRetrieval,
+    RerankingTask,
+    RetrievalData,
+    RetrievalTask,
+    View,
+    evaluate,
+)
 from tests.callbacks.tiny_run import STUDENT_DIM, tiny_datamodule, tiny_module, tiny_trainer
 from tests.process_runs import evaluation_run, finished, in_process, ranks_environment
-from tests.tasks.labelled_texts import one_of_each
+from tests.tasks.labelled_texts import Rows, one_of_each
+from tests.tiny_beir import write_beir
 from tests.tiny_data import tiny_texts
 
 
@@ -140,13 +150,18 @@ def assert_trec_eval_agrees(file: Path, task: RetrievalTask, values: dict[str, f
         assert [rank for _, rank, _ in lines] == list(range(1, len(lines) + 1))
         assert sorted(lines, key=lambda line: (line[2], line[0]), reverse=True) == lines
     judged = {query: dict(grades) for query, grades in task.data.judgements.items()}
-    for measure, theirs, depth in (
+    known = (
         ("ndcg@10", "ndcg_cut_10", 100),
         ("recall@10", "recall_10", 100),
         ("recall@100", "recall_100", 100),
         ("map@100", "map_cut_100", 100),
+        ("map@1000", "map_cut_1000", 1000),
         ("mrr@10", "recip_rank", 10),  # trec_eval has no cut-off: that is the measure of a shorter run
-    ):
+    )
+    assert len([one for one in known if one[0] in values]) >= 3
+    for measure, theirs, depth in known:
+        if measure not in values:
+            continue
         scored = {query: {name: score for name, _, score in lines[:depth]} for query, lines in run.items()}
         found = pytrec_eval.RelevanceEvaluator(judged, {theirs}).evaluate(scored)
         assert found.keys() == judged.keys()
@@ -160,6 +175,30 @@ def test_trec_eval_finds_in_the_run_file_what_was_scored(tmp_path: Path) -> None
     trainer.validate(tiny_module(tmp_path, teacher=False), tiny_datamodule(val={"beir": task}), verbose=False)
     [row] = read(tmp_path / "scores.json")["scores"]
     assert_trec_eval_agrees(tmp_path / "beir.trec", task, row["values"])
+
+
+@pytest.mark.parametrize("kind", ["beir", "reranking"])
+def test_trec_eval_agrees_on_beir_folders_and_on_candidates(tmp_path: Path, kind: str) -> None:
+    texts = tiny_texts(40, seed=8)
+    if kind == "beir":
+        corpus = [{"_id": f"{7 * row % 25}", "title": "", "text": text} for row, text in enumerate(texts[:25])]
+        queries = [{"_id": f"{row}", "text": text} for row, text in enumerate(texts[25:])]  # some ids are a document's
+        judged = [(f"{row}", f"{(row + step) % 25}", step - 1) for row in range(14) for step in range(1, 5)]
+        folder = write_beir(tmp_path / "beir", corpus, queries, judged, split="test")
+        task: RetrievalTask = BeirRetrieval(folder)
+    else:
+        columns: dict[str, list[Any]] = {
+            "query": texts[:8],
+            "positive": [texts[8 + row : 10 + row] for row in range(8)],
+            "negative": [texts[20 + row : 30 + row] for row in range(8)],
+        }
+        task = RerankingTask(Rows(columns))
+    trainer = tiny_trainer(tmp_path, [EvaluationReport(run_files=True)])
+    trainer.validate(tiny_module(tmp_path, teacher=False), tiny_datamodule(val={kind: task}), verbose=False)
+    [row] = read(tmp_path / "scores.json")["scores"]
+    assert_trec_eval_agrees(tmp_path / f"{kind}.trec", task, row["values"])
+    lengths = {len(lines) for lines in read_run(tmp_path / f"{kind}.trec").values()}
+    assert lengths == ({24} if kind == "beir" else {12})  # without the document of the query's own id
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -6,6 +6,7 @@ from datasets import Dataset
 
 from lightning_jv5.data import longest_first as home
 from lightning_jv5.data.longest_first import longest_first, texts_at
+from lightning_jv5.data.text_column import TextColumn
 from tests.tiny_data import tiny_texts
 
 TEXTS = [*tiny_texts(40, seed=0), "", "日本語のテキスト", "é" * 9, "e" * 9]
@@ -29,10 +30,12 @@ class Lazy(Sequence[str]):
 def columns() -> dict[str, Sequence[str]]:
     rows = Dataset.from_dict({"other": list(range(len(TEXTS))), "text": TEXTS})
     shuffled = Dataset.from_dict({"text": TEXTS[::-1]}).select(range(len(TEXTS) - 1, -1, -1))
-    return {"list": TEXTS, "column": rows["text"], "selected": shuffled["text"], "lazy": Lazy()}
+    on_disk = TextColumn(Dataset.from_dict({"text": TEXTS[::-1]}), "text")
+    backwards = on_disk.take(range(len(TEXTS) - 1, -1, -1))
+    return {"backwards": backwards, "list": TEXTS, "column": rows["text"], "selected": shuffled["text"], "lazy": Lazy()}
 
 
-@pytest.mark.parametrize("name", ["list", "column", "selected", "lazy"])
+@pytest.mark.parametrize("name", ["list", "column", "selected", "lazy", "backwards"])
 def test_every_kind_of_column_is_ordered_by_characters_and_read_in_that_order(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,9 +51,10 @@ def test_every_kind_of_column_is_ordered_by_characters_and_read_in_that_order(
 
 
 def test_texts_that_are_missing_are_empty() -> None:
-    texts = Dataset.from_dict({"text": ["a", None, "bb"]})["text"]
-    assert longest_first(texts).tolist() == [2, 0, 1]
-    assert texts_at(texts, [1, 2]) == ["", "bb"]
+    rows = Dataset.from_dict({"text": ["a", None, "bb"]})
+    for texts in (rows["text"], TextColumn(rows, "text")):
+        assert longest_first(texts).tolist() == [2, 0, 1]
+        assert texts_at(texts, [1, 2]) == ["", "bb"]
 
 
 def test_no_texts_have_no_order() -> None:

@@ -127,3 +127,20 @@ def test_names_of_columns() -> None:
     names = ["query", "document", "negative_2", "negative_teacher", "negatives_teacher", "label", "id", "negatives"]
     assert text_columns(names) == ["query", "document", "negative_2", "negatives"]
     assert negative_columns(names) == ["negative_2"]
+
+
+def test_a_pair_needs_a_label_unless_it_has_a_score() -> None:
+    pairs = pa.table({"text1": ["a", "b"], "text2": ["c", "d"], "label": [True, None]})
+    assert kept(pairs) == [{"text1": "a", "text2": "c", "label": True}]
+    assert len(kept(pairs.append_column("score", pa.array([1.0, 2.0])))) == 2
+
+
+def test_lists_of_candidates_may_be_empty_but_the_query_may_not() -> None:
+    rows = [
+        {"query": "a", "positive": ["b"], "negative": ["c", "d"]},
+        {"query": "e", "positive": [], "negative": None},
+        {"query": "", "positive": ["b"], "negative": ["c"]},
+    ]
+    assert kept(pa.Table.from_pylist(rows)) == rows[:2]
+    with pytest.raises(ValueError, match=r"row 0 .*'negative' holds \['c', 'd'\] .*need a text"):
+        usable_rows(pa.Table.from_pylist(rows[:1]).drop_columns("positive"), BadRows("faq"))

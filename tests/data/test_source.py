@@ -68,6 +68,18 @@ def test_rows_without_a_known_layout_are_refused_with_the_nearest_name() -> None
         new_names(["qurey", "document"], {}, "faq.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("arrived", "columns"),
+    [
+        (["sentence1", "sentence2", "labels"], {"text1": "sentence1", "text2": "sentence2", "label": "labels"}),
+        (["sentence1", "sentence2", "lang"], {"text1": "sentence1", "text2": "sentence2"}),
+        (["question", "positive", "negative"], {"query": "question"}),
+    ],
+)
+def test_rows_of_every_evaluation_task_are_a_known_layout(arrived: list[str], columns: dict[str, str]) -> None:
+    assert new_names(arrived, columns, "x") == {theirs: ours for ours, theirs in columns.items()}
+
+
 def test_any_source_can_be_streamed() -> None:
     assert list(Greetings(3).stream()) == [{"text": "hello"}] * 3
 

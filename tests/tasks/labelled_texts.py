@@ -1,4 +1,4 @@
-"""Scored pairs and labelled texts, an encoder for them, and a task of each kind."""
+"""Pairs, labelled texts and lists of candidates, an encoder for them, and a task of each kind."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from lightning_jv5.data.source import Source
-from lightning_jv5.tasks import ClassificationTask, ClusteringTask, EvaluationTask, STSTask
+from lightning_jv5.tasks import (
+    BitextMiningTask,
+    ClassificationTask,
+    ClusteringTask,
+    EvaluationTask,
+    PairClassificationTask,
+    RerankingTask,
+    STSTask,
+)
 from tests.tiny_data import tiny_texts
 from tests.tiny_models import WORDS
 
@@ -44,7 +52,36 @@ def topic(text: str) -> str:
 def scored_pairs(rows: int = 30) -> Rows:
     texts = tiny_texts(rows + 5, seed=11)
     scores = torch.randint(0, 11, (rows,), generator=torch.Generator().manual_seed(1)).div(2).tolist()
-    return Rows({"text1": texts[:rows], "text2": texts[5:], "score": scores})
+    return Rows({"text1": texts[:rows], "text2": texts[5:], "score": scores, "lang": languages(rows)})
+
+
+def languages(rows: int) -> list[str | None]:
+    return [("de", "en", None)[row % 3] for row in range(rows)]
+
+
+def judged_pairs(rows: int = 40) -> Rows:
+    texts = tiny_texts(rows + 5, seed=15)
+    labels = [topic(left) == topic(right) for left, right in zip(texts, texts[5:], strict=False)]
+    return Rows({"text1": texts[:rows], "text2": texts[5:], "label": labels, "lang": languages(rows)})
+
+
+def translations(rows: int = 40) -> Rows:
+    """Texts and the same without their last words, which several may share."""
+    texts = tiny_texts(rows, seed=16)
+    shorter = [" ".join(text.split()[: 3 if row % 3 else 1]) for row, text in enumerate(texts)]
+    return Rows({"text1": texts, "text2": shorter, "lang": languages(rows)})
+
+
+def candidate_lists(rows: int = 12) -> Rows:
+    """Queries with the texts of their topic as right ones; two of them with texts of one kind alone."""
+    texts, queries = tiny_texts(60, seed=17), tiny_texts(rows, seed=18)
+    lists: dict[str, list[Any]] = {"query": queries, "positive": [], "negative": [], "lang": languages(rows)}
+    for row, query in enumerate(queries):
+        mine = texts[row * 3 : row * 3 + 9 + row % 4]
+        lists["positive"].append([text for text in mine if topic(text) == topic(query)])
+        lists["negative"].append([text for text in mine if topic(text) != topic(query)] if row else [])
+    lists["positive"][-1] = None
+    return Rows(lists)
 
 
 def labelled(rows: int, seed: int) -> Rows:
@@ -54,7 +91,10 @@ def labelled(rows: int, seed: int) -> Rows:
 
 def one_of_each() -> dict[str, EvaluationTask]:
     return {
-        "sts": STSTask(scored_pairs()),
+        "sts": STSTask(scored_pairs(), group="lang"),
+        "duplicates": PairClassificationTask(judged_pairs(), group="lang"),
+        "translations": BitextMiningTask(translations(), group="lang"),
+        "candidates": RerankingTask(candidate_lists(), group="lang"),
         "topics": ClusteringTask(labelled(60, seed=12), repeats=2),
         "intents": ClassificationTask(labelled(80, seed=13), labelled(40, seed=14), experiments=3),
     }

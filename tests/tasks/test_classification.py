@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -51,11 +52,19 @@ def test_scores_are_those_of_mtebs_protocol(view: View, whole_numbers: bool) -> 
     )
     labels, truth = np.array(train.columns["label"]), np.array(test.columns["label"])
     accuracies, f1s, nearest = [], [], []
+    of_labels: dict[str, list[Any]] = {str(label): [] for label in sorted(set(truth.tolist()))}
     for drawn in slow_draws(labels.tolist(), 4, 5, 42):
         model = LogisticRegression(max_iter=100, random_state=42).fit(vectors[drawn], labels[drawn])
         accuracies.append(model.score(others, truth))
         f1s.append(f1_score(truth, model.predict(others), average="macro"))
-        nearest.append(KNeighborsClassifier(n_neighbors=5).fit(vectors[drawn], labels[drawn]).score(others, truth))
+        neighbours = KNeighborsClassifier(n_neighbors=5).fit(vectors[drawn], labels[drawn])
+        nearest.append(neighbours.score(others, truth))
+        for label in set(truth.tolist()):
+            mine, predicted = truth == label, model.predict(others)
+            f1 = f1_score(mine, predicted == label)
+            of_labels[str(label)].append(
+                [np.mean(predicted[mine] == label), f1, neighbours.score(others[mine], truth[mine])]
+            )
     task = ClassificationTask(train, test, samples_per_label=4, experiments=5)
     [score] = evaluate(encode_words, {"topics": task}, [view], progress=False, batch_texts=7)
     expected = {
@@ -67,6 +76,13 @@ def test_scores_are_those_of_mtebs_protocol(view: View, whole_numbers: bool) -> 
     assert score.complete
     assert score.values == pytest.approx(expected, abs=1e-6)
     assert np.std(accuracies) > 0
+    metric = task.metric(view)
+    metric.update("document", encode_words(task.parts()[0].texts, "document"), torch.arange(metric.text_count))
+    by_label = metric.breakdown()
+    assert list(by_label) == list(of_labels)
+    for label, values in by_label.items():
+        means = np.mean(of_labels[label], axis=0)
+        assert values == pytest.approx(dict(zip(["accuracy", "f1", "knn_accuracy"], means, strict=True)), abs=1e-6)
 
 
 def test_only_texts_that_are_drawn_or_tested_are_encoded_and_once() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lightning_jv5.data.source import Source
+from lightning_jv5.metrics import GroupedRetrieval
 from lightning_jv5.rebuildable import describe, rebuild
 from lightning_jv5.tasks import ReadyRetrieval, RetrievalData, RetrievalTask
 
@@ -99,6 +100,41 @@ def test_metric_ranks_by_the_ids_of_the_data_and_holds_the_main_measure() -> Non
     assert computed["recall@3"].item() == 1.0
 
 
+def test_queries_are_grouped_by_the_column_of_their_first_row() -> None:
+    columns = {"query": list("abcabd"), "document": list("xyzyzx"), "lang": ["de", "en", None, "en", "en", "de"]}
+    task = prepared(RetrievalTask(Columns(columns), group="lang"))
+    assert task.data.groups == {"0": "de", "1": "en", "3": "de"}
+    metric = task.metric()
+    metric.update("query", torch.eye(4), torch.arange(4))
+    metric.update("document", torch.eye(3, 4), torch.arange(3))
+    assert isinstance(metric, GroupedRetrieval)
+    assert list(metric.breakdown()) == ["de", "en"]
+    with pytest.raises(ValueError, match="Got pairs with the columns query, document, lang; need 'language'"):
+        RetrievalTask(Columns(columns), group="language").prepare()
+
+
+def test_a_sample_keeps_groups_candidates_and_what_is_excluded() -> None:
+    extras = {"groups": {"q1": "de"}, "candidates": {"q1": ["d9", "d10"]}, "excluded": {"q2": ["d10", "gone"]}}
+    whole = replace(READY, **extras)  # type: ignore[arg-type]
+    assert whole.sample(4, seed=0) is whole
+    with pytest.raises(ValueError, match="max_documents=3 for 4 judged documents"):
+        whole.sample(3, seed=0)
+    fewer = replace(whole, candidates={"q1": ["d9"], "q2": ["d9"]}).sample(3, seed=0)
+    assert (fewer.groups, fewer.excluded) == (whole.groups, whole.excluded)
+    assert fewer.document_ids == ["d9", "d11", "d12"]
+    metric = prepared(ReadyRetrieval(fewer)).metric()  # of which d10 is not there to be excluded
+    metric.update("query", torch.eye(2), torch.arange(2))
+    metric.update("document", torch.eye(3, 2), torch.arange(3))
+    assert metric.rankings()[1][:, :2].tolist() == [[0, -1], [0, -1]]
+
+
+def test_excluded_documents_are_not_found() -> None:
+    metric = prepared(ReadyRetrieval(replace(READY, excluded={"q1": ["d9"], "q2": ["elsewhere"]}))).metric()
+    metric.update("query", torch.ones(2, 1), torch.arange(2))
+    metric.update("document", torch.ones(4, 1), torch.arange(4))
+    assert metric.rankings()[1][:, :4].tolist() == [[3, 2, 1, -1], [0, 3, 2, 1]]
+
+
 def test_examples_say_what_ranks_first_and_whether_it_is_right() -> None:
     task = prepared(ReadyRetrieval(READY))
     metric = task.metric()
@@ -156,6 +192,10 @@ def test_an_unprepared_task_says_so() -> None:
         ({"judgements": {"q1": {}}}, "Got no judgements"),
         ({"judgements": {"q3": {"d9": 1}}}, "judgements of 1 unknown queries, such as 'q3'"),
         ({"judgements": {"q1": {"d1": 1}}}, "judgements of 1 unknown documents, such as 'd1'"),
+        ({"groups": {"q3": "de"}}, "groups of 1 unknown queries, such as 'q3'"),
+        ({"excluded": {"q3": ["d9"]}}, "exclusions of 1 unknown queries, such as 'q3'"),
+        ({"candidates": {"q3": ["d9"]}}, "candidates of 1 unknown queries, such as 'q3'"),
+        ({"candidates": {"q1": ["d9", "d7", "d8"]}}, "candidates of 2 unknown documents, such as 'd7'"),
     ],
 )
 def test_data_that_does_not_fit_together_is_refused(change: dict[str, object], message: str) -> None:

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+import torch
 from scipy import stats
 from torch.nn import functional as F
 
@@ -33,6 +34,26 @@ def test_a_text_in_several_pairs_is_encoded_once() -> None:
     task.prepare()
     [part] = task.parts()
     assert (part.role, part.texts, part.sharded) == ("query", ["a", "b", "c"], True)
+
+
+def test_groups_correlate_by_themselves_unless_they_are_too_small_or_their_scores_equal() -> None:
+    columns = dict(scored_pairs().columns)
+    columns["lang"] = ["one", *["two"] * 2, *["de", "en", None] * 9]
+    columns["score"] = [1.0, 2.0, 2.0, *columns["score"][3:]]
+    task = STSTask(Rows(columns), group="lang")
+    task.prepare()
+    [part] = task.parts()
+    metric = task.metric(View())
+    metric.update("document", encode_words(part.texts, "document"), torch.arange(len(part.texts)))
+    found = metric.breakdown()
+    assert list(found) == ["de", "en"]
+    for lang, values in found.items():
+        rows = [row for row in range(30) if columns["lang"][row] == lang]
+        alone = STSTask(Rows({name: [column[row] for row in rows] for name, column in columns.items()}))
+        [score] = evaluate(encode_words, {"sts": alone}, progress=False)
+        assert values == pytest.approx(score.values, abs=1e-6)
+    with pytest.raises(ValueError, match="Got pairs with the columns text1, text2, score, lang; need 'language'"):
+        STSTask(Rows(columns), group="language").prepare()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,15 @@ from lightning_jv5.tasks import View, evaluate
 from tests.tasks.labelled_texts import one_of_each
 from tests.tiny_data import quiet_trainer, tiny_data, tiny_module, tiny_task
 
-MAIN = {"small": "ndcg@10", "sts": "spearman", "topics": "v_measure", "intents": "accuracy"}
+MAIN = {
+    "small": "ndcg@10",
+    "sts": "spearman",
+    "duplicates": "ap",
+    "translations": "f1",
+    "candidates": "map@1000",
+    "topics": "v_measure",
+    "intents": "accuracy",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +48,7 @@ def test_fit_logs_shows_and_compares_tasks_of_every_kind(tmp_path: Path, capsys:
         assert logged[f"val/{task}/{measure}/binary_drop"] == pytest.approx(drop, abs=1e-6)
     shown = [path.name for path in (tmp_path / "texts").glob("*.examples.*json")]
     assert shown
-    assert all(name.startswith("val.small.") for name in shown)
+    assert all(name.startswith(("val.small.", "val.candidates.")) for name in shown)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert {row["task"] for row in summary["rows"]} == set(MAIN)
     printed = capsys.readouterr().out

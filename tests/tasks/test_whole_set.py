@@ -10,14 +10,29 @@ from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
+from lightning_jv5.metrics import Precision
 from lightning_jv5.rebuildable import describe, rebuild
-from lightning_jv5.tasks import ClassificationTask, ClusteringTask, EvaluationTask, STSTask, View, evaluate
+from lightning_jv5.tasks import (
+    BitextMiningTask,
+    ClassificationTask,
+    ClusteringTask,
+    EmbeddedTexts,
+    Evaluation,
+    EvaluationTask,
+    PairClassificationTask,
+    STSTask,
+    View,
+    evaluate,
+)
 
-from .labelled_texts import encode_words, labelled, one_of_each, scored_pairs
+from .labelled_texts import encode_words, judged_pairs, labelled, one_of_each, scored_pairs, translations
 
 VIEWS = (View(), View(dim=4), View(precision="binary"), View(dim=4, precision="binary"))
 MEASURES = {
     "sts": ["spearman", "pearson"],
+    "duplicates": ["ap", "accuracy", "f1"],
+    "translations": ["f1", "accuracy", "precision", "recall"],
+    "candidates": ["map@1000", "mrr@10", "ndcg@10"],
     "topics": ["v_measure", "v_measure_std"],
     "intents": ["accuracy", "accuracy_std", "f1", "knn_accuracy"],
 }
@@ -34,7 +49,21 @@ def test_every_view_of_one_pass_scores_every_measure() -> None:
     for score in scores:
         assert list(score.values) == MEASURES[score.task]
         assert score.complete
-    assert len({score.values[MEASURES[score.task][0]] for score in scores}) > 8
+    assert len({score.values[MEASURES[score.task][0]] for score in scores}) > 16
+
+
+@pytest.mark.parametrize("precision", ["int8", "asymmetric", "rescored"])
+def test_other_precisions_are_scored_where_they_say_something_of_the_task(precision: Precision) -> None:
+    tasks, view = one_of_each(), View(6, precision)
+    scored = {score.task for score in evaluate(encode_words, tasks, [view], progress=False) if score.complete}
+    assert (
+        scored
+        == {
+            "int8": set(tasks),
+            "asymmetric": {"sts", "duplicates", "translations", "candidates"},
+            "rescored": {"translations"},
+        }[precision]
+    )
 
 
 def test_scores_repeat_exactly_and_touch_no_global_randomness() -> None:
@@ -73,8 +102,60 @@ def test_two_ranks_share_the_texts_and_score_as_one(tmp_path: Path) -> None:
     tasks = one_of_each().values()
     for task in tasks:
         task.prepare()
-    assert len(on_first) + len(on_second) == sum(len(task.parts()[0].texts) for task in tasks)
-    assert abs(len(on_first) - len(on_second)) <= len(tasks)
+    parts = [part for task in tasks for part in task.parts()]
+    expected = sum(len(part.texts) * (1 if part.sharded else 2) for part in parts)
+    assert len(on_first) + len(on_second) == expected
+    assert abs(len(on_first) - len(on_second)) <= len(parts)
+
+
+def breakdowns(batch: int, rank: int = 0, world: int = 1) -> dict[str, dict[str, dict[str, float]]]:
+    """Groups of a view of each task that has the texts of one rank, in batches of this size."""
+    view = View(6)
+    tasks = one_of_each()
+    for task in tasks.values():
+        task.prepare()
+    evaluation = Evaluation(tasks, [view])
+    for name, task in tasks.items():
+        for part in task.parts():
+            own = torch.arange(len(part.texts))[rank::world] if part.sharded else torch.arange(len(part.texts))
+            for rows in own.split(batch):
+                embeddings = encode_words([part.texts[row] for row in rows.tolist()], part.role)
+                evaluation.update(EmbeddedTexts(embeddings, rows, name, part.role))
+    return {name: evaluation.metric(name, view).breakdown() for name in tasks}
+
+
+def _break_down_on_a_rank(rank: int, world: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    try:
+        torch.save(breakdowns(9, rank, world), f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_groups_score_alike_in_any_batches_and_on_two_ranks(tmp_path: Path) -> None:
+    alone = breakdowns(100)
+    languages = ["de", "en"]
+    groups = dict.fromkeys(("sts", "duplicates", "translations", "candidates"), languages)
+    groups |= {"topics": [], "intents": ["early", "late", "middle"]}
+    assert {name: list(found) for name, found in alone.items()} == groups
+    for name, found in alone.items():
+        for values in found.values():
+            assert list(values) == [measure for measure in MEASURES[name] if not measure.endswith("_std")]
+    assert len({values["spearman"] for values in alone["sts"].values()}) == 2
+    mp.spawn(_break_down_on_a_rank, args=(2, str(tmp_path)), nprocs=2)
+    for other in (breakdowns(7), *(torch.load(tmp_path / f"{rank}.pt") for rank in range(2))):
+        for name, found in alone.items():
+            assert other[name].keys() == found.keys()
+            for group, values in found.items():
+                assert other[name][group] == pytest.approx(values, abs=1e-6)
+
+
+def test_a_pass_that_is_cut_short_has_no_groups() -> None:
+    task = STSTask(scored_pairs(), group="lang")
+    task.prepare()
+    metric = task.metric()
+    metric.update("document", encode_words(task.parts()[0].texts[:5], "document"), torch.arange(5))
+    assert metric.breakdown() == {}
 
 
 def test_metrics_of_a_task_are_independent_and_its_data_read_once() -> None:
@@ -105,12 +186,23 @@ def test_bad_embeddings_are_refused(name: str) -> None:
 
 MAKE: dict[str, Callable[..., EvaluationTask]] = {
     "sts": lambda **settings: STSTask(scored_pairs(), **settings),
+    "duplicates": lambda **settings: PairClassificationTask(judged_pairs(), **settings),
+    "translations": lambda **settings: BitextMiningTask(translations(), **settings),
     "topics": lambda **settings: ClusteringTask(labelled(9, seed=0), **settings),
     "intents": lambda **settings: ClassificationTask(labelled(9, seed=0), labelled(9, seed=0), **settings),
 }
 
 
-@pytest.mark.parametrize(("name", "known"), [("sts", "spearman, p"), ("topics", "v_m"), ("intents", "accuracy, f1, k")])
+KNOWN = {
+    "sts": "spearman, p",
+    "duplicates": "ap, accuracy, f1",
+    "translations": "f1, accuracy, p",
+    "topics": "v_m",
+    "intents": "accuracy, f1, k",
+}
+
+
+@pytest.mark.parametrize(("name", "known"), KNOWN.items())
 def test_unknown_measures_and_roles_are_refused_before_anything_loads(name: str, known: str) -> None:
     with pytest.raises(ValueError, match=f"Got main_metric 'ndcg@10'; need one of {known}"):
         MAKE[name](main_metric="ndcg@10")
