@@ -13,7 +13,7 @@ from lightning_jv5.data.best_keys import LAST_TIE, NOTHING, keep_pairs, pack, sc
 
 _MOST_DIM = 2**16 - 2  # so that a distance, and one that is larger than all, are uint16
 _TILE_DOCUMENTS = 2**12
-_BLOCK_QUERIES = 16  # with a tile of documents half a megabyte of words, which stays in a core's cache
+_BLOCK_QUERIES = 32  # with a tile of documents a megabyte of words, which stays near a core
 
 
 class NearestCodes(NamedTuple):
