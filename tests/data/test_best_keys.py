@@ -54,11 +54,10 @@ def test_pairs_leave_the_best_and_what_is_carried_with_them() -> None:
     keys, values = torch.full((QUERIES, 6), NOTHING), torch.full((QUERIES, 6), -1)
     query, document = (scores > -torch.inf).nonzero().unbind(1)
     carried = Carried(values, lambda query, column: query * 1000 + ties[column])
-    for some in torch.randperm(len(query), generator=generator).split(11):
-        some = some.sort().values  # by query
-        keep_pairs(
-            keys, query[some], document[some], pack(scores[query, document][some], ties[document[some]]), carried
-        )
+    packed = pack(scores[query, document], ties[document])
+    for drawn in torch.randperm(len(query), generator=generator).split(11):
+        some = drawn.sort().values  # by query
+        keep_pairs(keys, query[some], document[some], packed[some], carried)
     assert contents(keys) == sorted_keys(scores, ties, 6)
     assert values.equal(torch.where(keys == NOTHING, -1, torch.arange(QUERIES)[:, None] * 1000 + ties_of(keys)))
 
