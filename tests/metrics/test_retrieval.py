@@ -392,15 +392,18 @@ def test_rescored_scores_do_not_change_with_batches_tiles_or_repeats(
 
 
 def test_rescored_stands_between_what_bits_and_what_floats_alone_find() -> None:
-    found = {precision: case_values(precision) for precision in ("binary", "rescored", "float")}
-    assert found["binary"] < found["rescored"] < found["float"]
+    found = {precision: mean_reciprocal_rank(precision) for precision in ("binary", "rescored", "float")}
+    assert found["binary"] + 0.02 < found["rescored"] < found["float"]
 
 
-def case_values(precision: Precision) -> float:
-    """MRR of documents near their query."""
-    case = FloatCase(1)
-    case.document[:9] = case.query + 1.5 * case.document[:9]
-    return values_of(case.full_metric(precision))["mrr@25"]
+def mean_reciprocal_rank(precision: Precision) -> float:
+    """MRR of documents that are near their query, over some corpora."""
+    total = 0.0
+    for seed in range(8):
+        case = FloatCase(seed)
+        case.document[:9] = case.query + 1.5 * torch.randn(9, 20, generator=torch.Generator().manual_seed(99 + seed))
+        total += values_of(case.full_metric(precision))["mrr@25"]
+    return total / 8
 
 
 def test_rescored_forgets_at_a_reset() -> None:
