@@ -1,9 +1,20 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from lightning_jv5.data import best_keys as module
-from lightning_jv5.data.best_keys import NOTHING, Carried, keep_best, keep_pairs, pack, scores_of, ties_of
+from lightning_jv5.data.best_keys import (
+    NOTHING,
+    Carried,
+    keep_best,
+    keep_best_of_all,
+    keep_pairs,
+    pack,
+    scores_of,
+    ties_of,
+)
 
 QUERIES, DOCUMENTS = 9, 80
 
@@ -22,11 +33,12 @@ def contents(keys: Tensor) -> list[list[tuple[float, int]]]:
     return [list(zip(scores, ties, strict=True)) for scores, ties in rows]
 
 
-@pytest.mark.parametrize("few", [-1.0, 0.25, 1.0])  # always all, as on other devices; as it is; always what gains
+@pytest.mark.parametrize("few", [-1.0, 0.25, 1.0])  # the best of each tile are found first always; as it is; never
+@pytest.mark.parametrize("keep", [keep_best, keep_best_of_all])
 @pytest.mark.parametrize("depth", [1, 6, 100])
 @pytest.mark.parametrize("size", [1, 7, 80])
 def test_tiles_leave_the_best_and_what_is_carried_with_them(
-    size: int, depth: int, few: float, monkeypatch: pytest.MonkeyPatch
+    keep: Callable[..., None], size: int, depth: int, few: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_FEW", few)
     generator = torch.Generator().manual_seed(size * depth)
@@ -40,7 +52,7 @@ def test_tiles_leave_the_best_and_what_is_carried_with_them(
         def number(query: Tensor, column: Tensor, some: Tensor = some) -> Tensor:
             return query * 1000 + ties[some[column]]
 
-        keep_best(keys, scores[:, some], ties[some], Carried(values, number))
+        keep(keys, scores[:, some], ties[some], Carried(values, number))
     assert contents(keys) == sorted_keys(scores, ties, depth)
     assert values.equal(torch.where(keys == NOTHING, -1, torch.arange(QUERIES)[:, None] * 1000 + ties_of(keys)))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
-from lightning_jv5.data.best_keys import NOTHING, pack, scores_of
+from lightning_jv5.data.best_keys import NOTHING, keep_best_of_all, pack, scores_of
 from lightning_jv5.metrics import StreamingRetrieval, View
 from lightning_jv5.metrics.retrieval import _merge_ranks
 from lightning_jv5.metrics.views import Precision
@@ -167,7 +167,7 @@ def test_repeats_inside_a_batch_count_once() -> None:
 
 def test_the_path_for_other_devices_gives_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = Case(3).full_metric().keys
-    monkeypatch.setattr("lightning_jv5.data.best_keys._FEW", -1.0)  # all scores are sorted, as there
+    monkeypatch.setattr("lightning_jv5.metrics.retrieval.keep_best", keep_best_of_all)
     assert Case(3).full_metric().keys.equal(expected)
 
 
@@ -387,7 +387,7 @@ def test_rescored_scores_do_not_change_with_batches_tiles_or_repeats(
         metric.update("document", case.document[some], some)
     assert metric.rankings()[0].equal(scores)
     assert metric.rankings()[1].equal(rows)
-    monkeypatch.setattr("lightning_jv5.data.best_keys._FEW", -1.0)  # all scores are sorted, as on a GPU
+    monkeypatch.setattr("lightning_jv5.metrics.retrieval.keep_best", keep_best_of_all)  # as on a GPU
     assert case.full_metric().rankings()[0].equal(scores)
 
 
