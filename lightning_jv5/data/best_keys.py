@@ -11,7 +11,7 @@ from torch import Tensor
 # rankings do. No number has the image of this key; it would be a NaN.
 NOTHING = torch.iinfo(torch.int64).min
 LAST_TIE = 0xFFFFFFFF
-_FEW = 0.25  # of a tile of which more reaches the last keys, each query's best are found first
+FEW = 0.25  # of a tile of which more reaches the last keys, each query's best are found first
 
 
 class Carried(NamedTuple):
@@ -48,7 +48,7 @@ def keep_best(keys: Tensor, scores: Tensor, ties: Tensor, carried: Carried | Non
         return
     floor = scores_of(keys[:, -1:]).clamp_(min=torch.finfo(scores.dtype).min)
     reaches = (scores >= floor).numpy()
-    if np.count_nonzero(reaches) > _FEW * reaches.size and scores.shape[1] > keys.shape[1]:  # the first tiles
+    if np.count_nonzero(reaches) > FEW * reaches.size and scores.shape[1] > keys.shape[1]:  # the first tiles
         reaches = (scores >= scores.topk(keys.shape[1]).values[:, -1:].maximum(floor)).numpy()
     place = torch.from_numpy(np.flatnonzero(reaches))  # torch's own search takes ten times as long
     query = place // scores.shape[1]

@@ -40,7 +40,7 @@ def contents(keys: Tensor) -> list[list[tuple[float, int]]]:
 def test_tiles_leave_the_best_and_what_is_carried_with_them(
     keep: Callable[..., None], size: int, depth: int, few: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FEW", few)
+    monkeypatch.setattr(module, "FEW", few)
     generator = torch.Generator().manual_seed(size * depth)
     scores = torch.randint(-3, 3, (QUERIES, DOCUMENTS), generator=generator).float()  # ties abound
     scores[torch.rand(QUERIES, DOCUMENTS, generator=generator) < 0.1] = -torch.inf
