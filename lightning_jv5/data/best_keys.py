@@ -11,7 +11,7 @@ from torch import Tensor
 # rankings do. No number has the image of this key; it would be a NaN.
 NOTHING = torch.iinfo(torch.int64).min
 LAST_TIE = 0xFFFFFFFF
-_FEW = 0.25  # the share of a tile up to which sorting what gains is cheaper than sorting all
+FEW = 0.25  # of a tile of which more reaches the last keys, each query's best are found first
 
 
 class Carried(NamedTuple):
@@ -43,15 +43,21 @@ def keep_best(keys: Tensor, scores: Tensor, ties: Tensor, carried: Carried | Non
     >>> scores_of(keys), ties_of(keys)
     (tensor([[0.7000, 0.5000]]), tensor([[2, 3]]))
     """
-    if keys.device.type == "cpu":
-        reaches = scores >= scores_of(keys[:, -1:]).clamp_(min=torch.finfo(scores.dtype).min)
-        flat = np.flatnonzero(reaches.numpy())  # torch's own search takes ten times as long
-        if len(flat) <= _FEW * scores.numel():
-            place = torch.from_numpy(flat)
-            query = place // scores.shape[1]
-            column = place - query * scores.shape[1]
-            keep_pairs(keys, query, column, pack(scores.flatten()[place], ties[column]), carried)
-            return
+    if keys.device.type != "cpu":
+        keep_best_of_all(keys, scores, ties, carried)
+        return
+    floor = scores_of(keys[:, -1:]).clamp_(min=torch.finfo(scores.dtype).min)
+    reaches = (scores >= floor).numpy()
+    if np.count_nonzero(reaches) > FEW * reaches.size and scores.shape[1] > keys.shape[1]:  # the first tiles
+        reaches = (scores >= scores.topk(keys.shape[1]).values[:, -1:].maximum(floor)).numpy()
+    place = torch.from_numpy(np.flatnonzero(reaches))  # torch's own search takes ten times as long
+    query = place // scores.shape[1]
+    column = place - query * scores.shape[1]
+    keep_pairs(keys, query, column, pack(scores.flatten()[place], ties[column]), carried)
+
+
+def keep_best_of_all(keys: Tensor, scores: Tensor, ties: Tensor, carried: Carried | None = None) -> None:
+    """Do what :func:`keep_best` does by sorting all, without asking the device which scores gain."""
     candidates = pack(scores, ties).masked_fill_(scores == -torch.inf, NOTHING)
     _merge(keys, slice(None), candidates, None, carried)
 

@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_jv5.data.best_keys import LAST_TIE, NOTHING, keep_pairs, pack, scores_of, ties_of
+from lightning_jv5.data.best_keys import FEW, LAST_TIE, NOTHING, keep_pairs, pack, scores_of, ties_of
 
 _MOST_DIM = 2**16 - 2  # so that a distance, and one that is larger than all, are uint16
 _TILE_DOCUMENTS = 2**12
-_BLOCK_QUERIES = 16  # with a tile of documents half a megabyte of words, which stays in a core's cache
+_BLOCK_QUERIES = 32  # with a tile of documents a megabyte of words, which stays near a core
+_SLAB_QUERIES = 2**10  # whose distances to a tile are held at once: 8 MiB
 
 
 class NearestCodes(NamedTuple):
@@ -95,12 +96,12 @@ def hamming(query_codes: Tensor, document_codes: Tensor, *, dim: int) -> Tensor:
     _check_codes(query_codes, dim, "query codes")
     _check_codes(document_codes, dim, "document codes")
     queries, documents = _words(query_codes, dim), np.ascontiguousarray(_words(document_codes, dim).T)
-    distances = np.empty((len(queries), documents.shape[1]), np.int32)
-    for block in range(0, len(queries), _BLOCK_QUERIES):
-        for tile in range(0, documents.shape[1], _TILE_DOCUMENTS):
-            places = slice(block, block + _BLOCK_QUERIES), slice(tile, tile + _TILE_DOCUMENTS)
-            distances[places] = _distances(queries[places[0]], documents[:, places[1]])
-    return torch.from_numpy(distances)
+    distances = np.empty((len(queries), documents.shape[1]), np.uint16)
+    for tile in range(0, documents.shape[1], _TILE_DOCUMENTS):
+        columns = slice(tile, tile + _TILE_DOCUMENTS)
+        for block in _blocks(len(queries)):
+            _count(queries[block], documents[:, columns], distances[block, columns])
+    return torch.from_numpy(distances.astype(np.int32))
 
 
 def nearest_codes(query_codes: Tensor, tiles: Iterable[Tensor], *, dim: int, depth: int) -> NearestCodes:
@@ -136,9 +137,16 @@ def nearest_codes(query_codes: Tensor, tiles: Iterable[Tensor], *, dim: int, dep
             _check_codes(tile, dim, f"document codes from row {first} on")
             for codes in torch.split(tile, _TILE_DOCUMENTS):
                 documents = np.ascontiguousarray(_words(codes, dim).T)
-                blocks = [slice(start, start + _BLOCK_QUERIES) for start in range(0, len(queries), _BLOCK_QUERIES)]
-                # numpy computes outside Python's lock; list() raises what a thread raised
-                list(threads.map(lambda block: _keep_nearest(keys[block], queries[block], documents, first), blocks))  # noqa: B023
+                for start in range(0, len(queries), _SLAB_QUERIES):
+                    slab = queries[start : start + _SLAB_QUERIES]
+                    distances = np.empty((len(slab), len(codes)), np.uint16)
+                    # numpy computes outside Python's lock
+                    counting = [
+                        threads.submit(_count, slab[block], documents, distances[block]) for block in _blocks(len(slab))
+                    ]
+                    for counted in counting:
+                        counted.result()
+                    _keep_nearest(keys[start : start + _SLAB_QUERIES], distances, first)
                 first += len(codes)
     ties = ties_of(keys)
     return NearestCodes(
@@ -147,27 +155,31 @@ def nearest_codes(query_codes: Tensor, tiles: Iterable[Tensor], *, dim: int, dep
     )
 
 
-def _keep_nearest(keys: Tensor, queries: NDArray[np.uint64], documents: NDArray[np.uint64], first: int) -> None:
+def _keep_nearest(keys: Tensor, distances: NDArray[np.uint16], first: int) -> None:
     """Write the nearest of what ``keys`` has and of a tile's documents into ``keys``, in place."""
-    distances = _distances(queries, documents)
+    depth, documents = keys.shape[1], distances.shape[1]
     farthest = (-scores_of(keys[:, -1:])).clamp_(max=np.iinfo(distances.dtype).max).numpy()
     # A document that only ties with the last key comes after it in the corpus
-    flat = np.flatnonzero(distances < farthest.astype(distances.dtype))
-    query, column = np.divmod(flat, distances.shape[1])
+    is_nearer = distances < farthest.astype(distances.dtype)
+    if np.count_nonzero(is_nearer) > FEW * is_nearer.size and documents > depth:  # the first tiles
+        is_nearer &= distances <= np.partition(distances, depth - 1, axis=1)[:, depth - 1 : depth]
+    flat = np.flatnonzero(is_nearer)
+    query, column = (torch.from_numpy(part) for part in np.divmod(flat, documents))
     scores = torch.from_numpy(-distances.ravel()[flat].astype(np.float32))
-    new = pack(scores, LAST_TIE - first - torch.from_numpy(column))
-    keep_pairs(keys, torch.from_numpy(query), torch.from_numpy(column), new)
+    keep_pairs(keys, query, column, pack(scores, LAST_TIE - first - column))
 
 
-def _distances(queries: NDArray[np.uint64], documents: NDArray[np.uint64]) -> NDArray[np.uint16]:
-    """Bits that differ; shapes ``(queries, words)`` and ``(words, documents)``."""
-    shape = len(queries), documents.shape[1]
-    differing, bits = np.empty(shape, np.uint64), np.empty(shape, np.uint8)
-    distances = np.zeros(shape, np.uint16)
+def _blocks(queries: int) -> list[slice]:
+    return [slice(start, start + _BLOCK_QUERIES) for start in range(0, queries, _BLOCK_QUERIES)]
+
+
+def _count(queries: NDArray[np.uint64], documents: NDArray[np.uint64], out: NDArray[np.uint16]) -> None:
+    """Count the bits that differ; shapes ``(queries, words)``, ``(words, documents)``, ``(queries, documents)``."""
+    differing, bits = np.empty(out.shape, np.uint64), np.empty(out.shape, np.uint8)
+    out[:] = 0
     for word in range(len(documents)):
         np.bitwise_xor(queries[:, word, None], documents[word], out=differing)
-        distances += np.bitwise_count(differing, out=bits)
-    return distances
+        np.add(out, np.bitwise_count(differing, out=bits), out=out)
 
 
 def _words(codes: Tensor, dim: int) -> NDArray[np.uint64]:

@@ -64,6 +64,7 @@ def test_tiles_give_what_sorting_all_distances_gives_ties_by_place_in_the_corpus
     dim: int, depth: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_BLOCK_QUERIES", 4)
+    monkeypatch.setattr(module, "_SLAB_QUERIES", 6)
     monkeypatch.setattr(module, "_TILE_DOCUMENTS", 32)
     queries, corpus = embeddings(11, dim, seed=0), embeddings(300, dim, seed=1)
     tiles = with_dirty_padding(pack_signs(corpus), dim).split(size)
