@@ -9,15 +9,19 @@ from torch import Tensor
 _SAMPLED = 64  # numbers of each tensor that tell its content: training changes them all
 
 
-def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
-    """Hash names, shapes and a sample of the numbers of tensors, adapters aside, quickly for any size.
+def fingerprint_of(weights: Mapping[str, Tensor], *, adapters: bool = False) -> str:
+    """Hash names, shapes and a sample of the numbers of tensors, quickly for any size.
+
+    Args:
+        weights: Tensors by name.
+        adapters: Whether those of adapters count too; otherwise it is as if there were none.
 
     >>> fingerprint_of({"w": torch.zeros(2)}) == fingerprint_of({"w": torch.ones(2)})
     False
     """
     digest = hashlib.sha256()
     for key, tensor in sorted(weights.items(), key=lambda item: _own_name(item[0])):
-        if ".lora_" in key:  # an adapter that was loaded beside the trained one
+        if ".lora_" in key and not adapters:  # an adapter that was loaded beside the trained one
             continue
         flat = tensor.detach().flatten()
         # float64: float32 would round the last index of a large table to one beyond it

@@ -220,3 +220,10 @@ def test_the_fingerprint_does_not_depend_on_which_layers_have_adapters() -> None
         "c.base_layer.weight": torch.ones(3),
     }
     assert fingerprint_of(adapted) == fingerprint_of(plain)
+
+
+def test_the_fingerprint_tells_adapters_where_they_count() -> None:
+    adapted = {"a.weight": torch.ones(2), "a.lora_A.x.weight": torch.ones(9)}
+    others = [{**adapted, "a.lora_A.x.weight": torch.zeros(9)}, {"a.weight": torch.ones(2)}]
+    assert len({fingerprint_of(weights, adapters=True) for weights in [adapted, *others]}) == 3
+    assert len({fingerprint_of(weights) for weights in [adapted, *others]}) == 1
