@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from lightning_jv5.module import EmbeddingModule as EmbeddingModule
     from lightning_jv5.mteb_encoder import MTEBEncoder as MTEBEncoder
     from lightning_jv5.rebuildable import Rebuildable as Rebuildable
+    from lightning_jv5.tasks import BeirRetrieval as BeirRetrieval
+    from lightning_jv5.tasks import BitextMiningTask as BitextMiningTask
     from lightning_jv5.tasks import ClassificationTask as ClassificationTask
     from lightning_jv5.tasks import ClusteringTask as ClusteringTask
+    from lightning_jv5.tasks import HubRetrieval as HubRetrieval
+    from lightning_jv5.tasks import PairClassificationTask as PairClassificationTask
+    from lightning_jv5.tasks import RerankingTask as RerankingTask
     from lightning_jv5.tasks import RetrievalTask as RetrievalTask
     from lightning_jv5.tasks import STSTask as STSTask
 
@@ -27,8 +32,13 @@ _HOME_OF = {
     "Projection": "lightning_jv5.models",
     "Teacher": "lightning_jv5.models",
     "Rebuildable": "lightning_jv5.rebuildable",
+    "BeirRetrieval": "lightning_jv5.tasks",
+    "BitextMiningTask": "lightning_jv5.tasks",
     "ClassificationTask": "lightning_jv5.tasks",
     "ClusteringTask": "lightning_jv5.tasks",
+    "HubRetrieval": "lightning_jv5.tasks",
+    "PairClassificationTask": "lightning_jv5.tasks",
+    "RerankingTask": "lightning_jv5.tasks",
     "RetrievalTask": "lightning_jv5.tasks",
     "STSTask": "lightning_jv5.tasks",
 }

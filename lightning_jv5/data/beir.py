@@ -11,22 +11,20 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from lightning_jv5.data.arrow_cache import ArrowColumn, cached_rows
 from lightning_jv5.data.bad_rows import BadRows, OnBadRow
 from lightning_jv5.data.cache import fingerprint
-from lightning_jv5.data.source import Source, did_you_mean, first_rows
+from lightning_jv5.data.identified_rows import BadRecordError, Identity, identified_rows, identified_text
+from lightning_jv5.data.judgements import JUDGEMENT_COLUMNS, judgement, judgement_schema, place_judgements
+from lightning_jv5.data.source import Source, first_rows
 from lightning_jv5.rebuildable import Plain
 
 if TYPE_CHECKING:
     import datasets
-    import numpy as np
     import pyarrow as pa
 
 # Raise it whenever the files change: those cached by older code are then made anew.
 _FORMAT = 1
 _ROWS_PER_TABLE = 1000
-_IDS_PER_LOOK_UP = 1_000_000
-_MOST_IDS_TO_GUESS_FROM = 20_000  # the nearest of a million names takes minutes to find
-_JUDGEMENT_COLUMNS = ("query-id", "corpus-id", "score")
 
-_Parsed = tuple[str | tuple[str, str], dict[str, Any]]  # what may come only once, and the row
+_Parsed = tuple[Identity, dict[str, Any]]  # what may come only once, and the row
 
 
 def read_corpus(
@@ -48,17 +46,19 @@ def read_corpus(
     Raises:
         ValueError: If the file is missing, empty or broken; says in which line.
     """
-    return _read_texts(folder, "corpus", ("title", "text") if title else ("text",), on_bad_row, max_bad_share)
+    fields = ("title", "text") if title else ("text",)
+    return _read_texts(folder, "corpus", fields, on_bad_row=on_bad_row, max_bad_share=max_bad_share)
 
 
 def read_queries(
-    folder: str | Path, *, on_bad_row: OnBadRow = "error", max_bad_share: float = 0.01
+    folder: str | Path, *, group: str | None = None, on_bad_row: OnBadRow = "error", max_bad_share: float = 0.01
 ) -> "datasets.Dataset":
     """Read ``queries.jsonl`` (or ``.jsonl.gz``): a query in each line, with ``_id`` and ``text``.
 
-    Args, returns and raises as :func:`read_corpus`, without titles.
+    Args, returns and raises as :func:`read_corpus`, without titles. ``group`` names a field that every query has, such
+    as its language: it is returned as the column ``group``, of strings (or nulls).
     """
-    return _read_texts(folder, "queries", ("text",), on_bad_row, max_bad_share)
+    return _read_texts(folder, "queries", ("text",), on_bad_row=on_bad_row, max_bad_share=max_bad_share, group=group)
 
 
 def read_qrels(
@@ -79,12 +79,18 @@ def read_qrels(
     Raises:
         ValueError: If the file is missing, empty or broken; says in which line.
     """
-    import pyarrow as pa
-
-    file = _find(Path(folder).expanduser() / "qrels", f"{split}.tsv")
-    fields = {"query_id": pa.string(), "document_id": pa.string(), "grade": pa.int64(), "line": pa.int64()}
+    file = qrels_file(folder, split)
     bad = BadRows(str(file), on_bad_row, max_bad_share)
-    return _read(file, pa.schema(fields), _qrels_parser(str(file)), [], bad)
+    return _read(file, judgement_schema(), _qrels_parser(str(file)), [], bad)
+
+
+def qrels_file(folder: str | Path, split: str) -> Path:
+    """Return ``qrels/<split>.tsv``, or what it is gzipped.
+
+    Raises:
+        ValueError: If there is neither.
+    """
+    return _find(Path(folder).expanduser() / "qrels", f"{split}.tsv")
 
 
 class BeirFolder(Source):
@@ -148,7 +154,7 @@ class BeirFolder(Source):
             *(min_grade, self.on_bad_row, self.max_bad_share),
         )
         schema = pa.schema({name: pa.string() for name in ("query", "document", "query_id", "document_id")})
-        file = _find(Path(self.path).expanduser() / "qrels", f"{self.split}.tsv")
+        file = qrels_file(self.path, self.split)
 
         def tables() -> "Iterator[pa.Table]":
             judged = _judged(qrels, min_grade, str(file))
@@ -173,21 +179,11 @@ def _joined(
     judged: "pa.Table", queries: "datasets.Dataset", corpus: "datasets.Dataset", bad: BadRows, schema: "pa.Schema"
 ) -> "Iterator[pa.Table]":
     """Yield the texts that are judged beside their ids, some at a time."""
-    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
     from tqdm.auto import tqdm
 
-    usable = np.ones(len(judged), dtype=bool)
-    rows = {}
-    for role, texts, home in (("query", queries, "queries.jsonl"), ("document", corpus, "corpus.jsonl")):
-        rows[role] = _rows_of(judged[f"{role}_id"], texts)
-        missing = (usable & (rows[role] < 0)).nonzero()[0]
-        if len(missing):
-            name, line = (judged[column][int(missing[0])].as_py() for column in (f"{role}_id", "line"))
-            what = f"judges {role} {name!r}, which is not in {home}"
-            bad.report(f"line {line}", what, _where_is(name, texts), count=len(missing))
-        usable &= rows[role] >= 0
+    usable, rows = place_judgements(judged, queries, corpus, bad)
     columns = {"query": ArrowColumn(queries, "text"), "document": ArrowColumn(corpus, "text")}
     numbers = usable.nonzero()[0]
     for start in tqdm(range(0, len(numbers), _ROWS_PER_TABLE), desc="Reading the pairs", unit="kpair", delay=1):
@@ -205,14 +201,22 @@ def _joined(
 
 
 def _read_texts(
-    folder: str | Path, name: str, fields: Sequence[str], on_bad_row: OnBadRow, max_bad_share: float
+    folder: str | Path,
+    name: str,
+    fields: Sequence[str],
+    *,
+    on_bad_row: OnBadRow,
+    max_bad_share: float,
+    group: str | None = None,
 ) -> "datasets.Dataset":
     import pyarrow as pa
 
     file = _find(Path(folder).expanduser(), f"{name}.jsonl")
-    schema = pa.schema({"id": pa.string(), "text": pa.string()})
+    columns = ["id", "text"] if group is None else ["id", "text", "group"]
+    settings: list[Plain] = [*fields] if group is None else [*fields, {"group": group}]
     bad = BadRows(str(file), on_bad_row, max_bad_share)
-    return _read(file, schema, lambda line, _: _parse_text(line, fields), list(fields), bad)
+    schema = pa.schema({column: pa.string() for column in columns})
+    return _read(file, schema, lambda line, _: _parse_text(line, fields, group), settings, bad)
 
 
 def _read(
@@ -225,72 +229,22 @@ def _read(
     stat = file.stat()
     known: list[Plain] = [str(file.resolve()), stat.st_size, stat.st_mtime_ns]
     key = fingerprint("beir", _FORMAT, known, settings, bad.on_bad_row, bad.max_bad_share)
-    return cached_rows("beir", key, schema, lambda: _tables(file, schema, parse, bad))
+    return cached_rows("beir", key, schema, lambda: identified_rows(_lines(file), parse, schema, bad))
 
 
-def _tables(
-    file: Path, schema: "pa.Schema", parse: Callable[[bytes, int], _Parsed | None], bad: BadRows
-) -> "Iterator[pa.Table]":
-    """Yield the rows of a file, some at a time."""
-    import pyarrow as pa
-
-    seen: set[int] = set()  # hashes: the ids themselves would take several times as much
-    rows: list[dict[str, Any]] = []
-    lines = kept = 0
-    for number, line in _lines(file):
-        try:
-            parsed = parse(line, number)
-        except _BadLineError as error:
-            bad.report(f"line {number}", error.what, error.remedy)
-            lines += 1
-            continue
-        if parsed is None:
-            continue
-        lines += 1
-        identity, row = parsed
-        if hash(identity) in seen:
-            bad.report(f"line {number}", f"{_shown(identity)} comes for the second time", "Remove one of the two.")
-            continue
-        seen.add(hash(identity))
-        kept += 1
-        rows.append(row)
-        if len(rows) == _ROWS_PER_TABLE:
-            yield pa.Table.from_pylist(rows, schema)
-            rows = []
-    if not kept and not bad.count:
-        raise ValueError(f"{file} holds no rows; need at least one. Is it the right file, and was it copied whole?")
-    bad.finish(lines)
-    yield pa.Table.from_pylist(rows, schema)
-
-
-class _BadLineError(Exception):
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(what)
-        self.what, self.remedy = what, remedy
-
-
-def _parse_text(line: bytes, fields: Sequence[str]) -> _Parsed:
+def _parse_text(line: bytes, fields: Sequence[str], group: str | None) -> _Parsed:
     shown = line[:80].decode(errors="replace").strip()
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise _BadLineError(
+        raise BadRecordError(
             f"broken JSON, {error}, in {shown!r}", "Every line needs one JSON object in UTF-8."
         ) from error
     if not isinstance(row, dict):
-        raise _BadLineError(
+        raise BadRecordError(
             f"a {type(row).__name__} instead of an object, {shown!r}", "Every line needs one JSON object."
         )
-    values = {}
-    for field in ("_id", *fields):
-        value = row.get(field, "" if field == "title" else None)
-        if not isinstance(value, str) or (field == "_id" and not value):
-            what = f"{field} is {value!r:.40}" if field in row else f"there is no {field}, but {', '.join(row)}"
-            hint = "" if field in row else did_you_mean(field, row)
-            raise _BadLineError(what, f"Need a string{' with something in it' if field == '_id' else ''}.{hint}")
-        values[field] = value
-    text = " ".join(values[field] for field in fields).strip()
-    return values["_id"], {"id": values["_id"], "text": text}
+    return identified_text(row, fields, group)
 
 
 def _qrels_parser(file: str) -> Callable[[bytes, int], _Parsed | None]:
@@ -301,32 +255,24 @@ def _qrels_parser(file: str) -> Callable[[bytes, int], _Parsed | None]:
         try:
             fields = line.decode().rstrip("\r\n").split("\t")
         except UnicodeDecodeError as error:
-            raise _BadLineError(f"no UTF-8, {error}", "Save the file as UTF-8.") from error
+            raise BadRecordError(f"no UTF-8, {error}", "Save the file as UTF-8.") from error
         if not header:
-            if sorted(fields) != sorted(_JUDGEMENT_COLUMNS):
+            if sorted(fields) != sorted(JUDGEMENT_COLUMNS):
                 raise ValueError(
                     f"{file}, line {number}: got {' '.join(fields)!r}; need the header "
-                    f"{' '.join(_JUDGEMENT_COLUMNS)!r}, with tabs between the names. Write it above the judgements."
+                    f"{' '.join(JUDGEMENT_COLUMNS)!r}, with tabs between the names. Write it above the judgements."
                 )
             header.extend(fields)
             return None
         if len(fields) != len(header):
-            raise _BadLineError(
+            raise BadRecordError(
                 f"{len(fields)} columns in {line[:80].decode(errors='replace').strip()!r}",
                 f"Need {', '.join(header)}, with tabs between them.",
             )
-        query, document, grade = (fields[header.index(column)] for column in _JUDGEMENT_COLUMNS)
-        try:
-            row = {"query_id": query, "document_id": document, "grade": int(grade), "line": number}
-        except ValueError as error:
-            raise _BadLineError(f"the score is {grade!r}", "Need a whole number; 0 means irrelevant.") from error
-        return (query, document), row
+        query, document, grade = (fields[header.index(column)] for column in JUDGEMENT_COLUMNS)
+        return judgement(query, document, grade, number)
 
     return parse
-
-
-def _shown(identity: str | tuple[str, str]) -> str:
-    return f"_id {identity!r}" if isinstance(identity, str) else f"the judgement of {identity[0]!r}, {identity[1]!r}"
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
@@ -365,23 +311,3 @@ def _find(folder: Path, name: str) -> Path:
         f"No file {str(sought)!r}; a BEIR folder has corpus.jsonl, queries.jsonl and qrels/<split>.tsv. "
         f"{str(there)!r} has no {wanted!r}. {hint}"
     )
-
-
-def _rows_of(wanted: "pa.ChunkedArray", texts: "datasets.Dataset") -> "np.ndarray":
-    """Return the row of each wanted id, -1 where there is none; memory grows with what is wanted alone."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    distinct = wanted.unique()
-    rows = np.full(len(distinct), -1, np.int64)
-    ids = ArrowColumn(texts, "id")
-    for start in range(0, len(texts), _IDS_PER_LOOK_UP):
-        places = pc.index_in(ids[start : start + _IDS_PER_LOOK_UP], value_set=distinct)
-        found = pc.indices_nonzero(pc.is_valid(places)).to_numpy()
-        rows[places.drop_null().to_numpy()] = start + found.astype(np.int64)
-    return np.asarray(rows[pc.index_in(wanted, value_set=distinct).to_numpy()])
-
-
-def _where_is(name: str, texts: "datasets.Dataset") -> str:
-    ids = ArrowColumn(texts, "id")[:_MOST_IDS_TO_GUESS_FROM].to_pylist()
-    return f"Correct the id or remove the judgement; do the files belong together?{did_you_mean(name, ids)}"

@@ -73,28 +73,52 @@ class HubDataset(Source):
         return " ".join(filter(None, [self.path, self.name, self.split]))
 
     def _open(self, *, streaming: bool) -> Any:
-        from datasets import load_dataset
+        return open_hub(self.path, self.name, split=self.split, revision=self.revision, streaming=streaming)
 
-        try:
-            return load_dataset(self.path, self.name, split=self.split, revision=self.revision, streaming=streaming)
-        except (ValueError, OSError, RuntimeError) as error:  # ConnectionError and "not found" are OSErrors
-            raise ValueError(self._explain(error)) from error
 
-    def _explain(self, error: Exception) -> str:
-        text = str(error)
-        if "nknown split" in text:
-            known = re.findall(r"'([^']+)'|\"([^\"]+)\"", text.partition("one of")[2])
-            splits = [first or second for first, second in known]
-            hint = did_you_mean(re.split(r"[\[+]", self.split)[0], splits)
-            return f"{self.path} has no split {self.split!r}; it has {', '.join(splits) or text}.{hint}"
-        if isinstance(error, ConnectionError) or "offline" in text.lower():
-            return (
-                f"Cannot reach the hub for {self.path!r}, and it is not in this machine's cache: {text}. Load it once "
-                "with a network, or use LocalFiles with files that are here."
-            )
-        if isinstance(error, FileNotFoundError):
-            return (
-                f"No data set {self.path!r} on the hub (or no access to it), and no folder of that name: {text}. Check "
-                "the name; log in with `hf auth login` if it is private."
-            )
-        return f"Cannot load {self.path!r} (name={self.name!r}, split={self.split!r}): {text}. Set what it names."
+def open_hub(
+    path: str,
+    name: str | None = None,
+    *,
+    split: str | None = None,
+    revision: str | None = None,
+    streaming: bool = False,
+) -> Any:
+    """Load a data set of the hub, or a local folder laid out like one, with errors that say what to do.
+
+    Args:
+        path: Name on the hub or folder.
+        name: Configuration.
+        split: Split; by default all, as a dict.
+        revision: Branch, tag or commit.
+        streaming: Whether rows are read as they are downloaded.
+
+    Raises:
+        ValueError: If the hub cannot be reached, or has no such data set, configuration or split.
+    """
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(path, name, split=split, revision=revision, streaming=streaming)
+    except (ValueError, OSError, RuntimeError) as error:  # ConnectionError and "not found" are OSErrors
+        raise ValueError(_explain(error, path, name, split)) from error
+
+
+def _explain(error: Exception, path: str, name: str | None, split: str | None) -> str:
+    text = str(error)
+    if split is not None and "nknown split" in text:
+        known = re.findall(r"'([^']+)'|\"([^\"]+)\"", text.partition("one of")[2])
+        splits = [first or second for first, second in known]
+        hint = did_you_mean(re.split(r"[\[+]", split)[0], splits)
+        return f"{path} has no split {split!r}; it has {', '.join(splits) or text}.{hint}"
+    if isinstance(error, ConnectionError) or "offline" in text.lower():
+        return (
+            f"Cannot reach the hub for {path!r}, and it is not in this machine's cache: {text}. Load it once "
+            "with a network, or use LocalFiles with files that are here."
+        )
+    if isinstance(error, FileNotFoundError):
+        return (
+            f"No data set {path!r} on the hub (or no access to it), and no folder of that name: {text}. Check "
+            "the name; log in with `hf auth login` if it is private."
+        )
+    return f"Cannot load {path!r} (name={name!r}, split={split!r}): {text}. Set what it names."

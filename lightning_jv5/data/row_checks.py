@@ -106,13 +106,15 @@ class _Complaint:
 
 def _complaints(table: Any, origin: str, place: Place, finite_vectors: bool) -> Iterator[_Complaint]:
     names: list[str] = table.column_names
+    if "positive" in names and "negative" in names and is_list(table["negative"].type):
+        names = [name for name in names if name not in ("positive", "negative")]  # to rerank; lists may be empty
     for column in names:
         array = table[column].combine_chunks()
         if column in text_columns(names):
             yield from _about_texts(column, array, optional=column in negative_columns(names), where=(origin, place))
         elif column == "score" and "text1" in names:
             yield _about_scores(array, (origin, place))
-        elif column == "label" and "text" in names:
+        elif column == "label" and ("text" in names or "text1" in names):
             yield _about_labels(array, (origin, place))
         elif column.endswith(VECTORS_SUFFIX):
             yield from _about_vectors(column, array, finite_vectors, (origin, place))

@@ -13,15 +13,16 @@ if TYPE_CHECKING:
     from lightning_jv5.data.vector_manifest import HasFacts
 
 # What a row must have at least one set of; further columns (negatives, teacher vectors, ids) are passed through.
-LAYOUTS = (("query", "document"), ("text1", "text2", "score"), ("text",))
+LAYOUTS = (("query", "document"), ("text1", "text2"), ("text",), ("query", "positive", "negative"))
 
 
 class Source(Rebuildable, ABC):
     """Rows for training or evaluation, under the column names that everything here uses.
 
     A source's ``load`` returns one of the layouts: ``query, document`` (with negatives as columns ``negative``,
-    ``negative_2``, ..., empty where a row has fewer, or as a list ``negatives``), ``text1, text2, score``,
-    ``text, label`` (or a list of labels), or ``text`` alone. Other columns are kept; precomputed teacher vectors are
+    ``negative_2``, ..., empty where a row has fewer, or as a list ``negatives``), ``text1, text2, score`` (or
+    ``label``, or neither), ``text, label`` (or a list of labels), ``text`` alone, or, to rerank,
+    ``query, positive, negative``, the last two lists of texts. Other columns are kept; precomputed teacher vectors are
     columns named after the text's own (``query_teacher``).
 
     >>> class Greetings(Source):
@@ -80,7 +81,7 @@ def new_names(arrived: Sequence[str], columns: Mapping[str, str], origin: str) -
     >>> new_names(["question", "answer", "id"], {"query": "question", "document": "answer"}, "faq.jsonl")
     {'question': 'query', 'answer': 'document'}
     """
-    wanted = [name for layout in LAYOUTS for name in layout] + ["label", "negative", "negatives"]
+    wanted = [name for layout in LAYOUTS for name in layout] + ["score", "label", "negatives"]
     for ours, theirs in columns.items():
         if theirs not in arrived:
             hint = did_you_mean(theirs, arrived)

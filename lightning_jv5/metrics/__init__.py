@@ -1,10 +1,15 @@
 """Metrics for torchmetrics: fed with embeddings batch by batch, merged over ranks."""
 
+from lightning_jv5.metrics.bitext_mining import BitextMining as BitextMining
+from lightning_jv5.metrics.bitext_mining import mining_measures as mining_measures
 from lightning_jv5.metrics.classification import FewShotClassification as FewShotClassification
 from lightning_jv5.metrics.clustering import ClusteringVMeasure as ClusteringVMeasure
 from lightning_jv5.metrics.correlation import CosineCorrelation as CosineCorrelation
 from lightning_jv5.metrics.correlation import pearson as pearson
 from lightning_jv5.metrics.correlation import spearman as spearman
+from lightning_jv5.metrics.grouped_retrieval import GroupedRetrieval as GroupedRetrieval
+from lightning_jv5.metrics.pair_classification import PairClassification as PairClassification
+from lightning_jv5.metrics.pair_classification import pair_measures as pair_measures
 from lightning_jv5.metrics.ranking import average_precision as average_precision
 from lightning_jv5.metrics.ranking import ndcg as ndcg
 from lightning_jv5.metrics.ranking import recall as recall

@@ -124,18 +124,31 @@ class FewShotClassification(WholeSetMetric):
         self._max_iter, self._seed = max_iter, seed
 
     def score(self, embeddings: Tensor) -> dict[str, float]:
-        """Return the mean ``accuracy``, its ``accuracy_std``, macro ``f1`` and ``knn_accuracy``, in [0, 1]."""
-        from sklearn.metrics import f1_score
+        """Return the mean ``accuracy``, its ``accuracy_std``, macro ``f1`` and ``knn_accuracy``, in [0, 1].
+
+        A label of the test rows is a group, and its accuracy the share of its rows that are given it.
+        """
+        from sklearn.metrics import f1_score, recall_score
 
         vectors, labels = np.asarray(self.document(embeddings)), self._test.labels
-        test = vectors[self._test.texts]
+        test, known = vectors[self._test.texts], np.unique(labels)
         accuracies, f1s, knn_accuracies = [], [], []
+        of_labels: dict[str, list[NDArray[np.float64]]] = {"accuracy": [], "f1": [], "knn_accuracy": []}
         for few in self._experiments:
             train = vectors[few.texts]
             predicted = logistic_predictions(train, few.labels, test, max_iter=self._max_iter, seed=self._seed)
+            nearest = neighbour_predictions(train, few.labels, test)
             accuracies.append(np.mean(predicted == labels))
             f1s.append(f1_score(labels, predicted, average="macro"))
-            knn_accuracies.append(np.mean(neighbour_predictions(train, few.labels, test) == labels))
+            knn_accuracies.append(np.mean(nearest == labels))
+            of_labels["accuracy"].append(recall_score(labels, predicted, labels=known, average=None))
+            of_labels["f1"].append(f1_score(labels, predicted, labels=known, average=None))
+            of_labels["knn_accuracy"].append(recall_score(labels, nearest, labels=known, average=None))
+        means = {measure: np.mean(values, axis=0) for measure, values in of_labels.items()}
+        self.groups = {
+            str(label): {measure: float(mean[place]) for measure, mean in means.items()}
+            for place, label in enumerate(known)
+        }
         return {
             "accuracy": float(np.mean(accuracies)),
             "accuracy_std": float(np.std(accuracies)),

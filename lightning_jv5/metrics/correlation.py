@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_jv5.metrics.groups import rows_by_group
 from lightning_jv5.metrics.whole_set import WholeSetMetric
 
 CORRELATIONS = ("spearman", "pearson")
@@ -78,9 +79,11 @@ class CosineCorrelation(WholeSetMetric):
         pairs: The two texts of each pair, as rows among the texts.
         scores: Score of each pair; higher is more similar.
         text_count: Number of texts.
+        groups: Group of each pair, None for one in none. Those of fewer than two pairs, or whose scores are all equal,
+            have no correlation and are left out of :meth:`breakdown`.
 
     Raises:
-        ValueError: If there are not as many scores as pairs, or fewer than two.
+        ValueError: If there are not as many scores (or groups) as pairs, or fewer than two.
 
     >>> metric = CosineCorrelation([(0, 1), (0, 2)], [5.0, 1.0], text_count=3)
     >>> metric.update("document", torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]), torch.arange(3))
@@ -88,7 +91,14 @@ class CosineCorrelation(WholeSetMetric):
     {'spearman': tensor(1.), 'pearson': tensor(1.)}
     """
 
-    def __init__(self, pairs: Sequence[tuple[int, int]], scores: Sequence[float], *, text_count: int) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[tuple[int, int]],
+        scores: Sequence[float],
+        *,
+        text_count: int,
+        groups: Sequence[str | None] | None = None,
+    ) -> None:
         super().__init__(text_count, CORRELATIONS)
         if len(pairs) != len(scores) or len(pairs) < 2:
             raise ValueError(
@@ -97,12 +107,19 @@ class CosineCorrelation(WholeSetMetric):
             )
         self._left, self._right = torch.tensor(pairs, dtype=torch.int64).T
         self._scores = torch.tensor(scores, dtype=torch.float64)
+        self._rows_of_group = {} if groups is None else rows_by_group(groups, len(pairs))
 
     def score(self, embeddings: Tensor) -> dict[str, float]:
         """Return ``spearman`` and ``pearson``, in [-1, 1]."""
         query, document = self.query(embeddings), self.document(embeddings)
         cosines = pair_cosines(query[self._left], document[self._right])
-        return {
-            "spearman": float(spearman(cosines, self._scores)),
-            "pearson": float(pearson(cosines, self._scores)),
+        self.groups = {
+            group: _correlations(cosines[rows], self._scores[rows])
+            for group, rows in self._rows_of_group.items()
+            if len(self._scores[rows].unique()) > 1
         }
+        return _correlations(cosines, self._scores)
+
+
+def _correlations(cosines: Tensor, scores: Tensor) -> dict[str, float]:
+    return {"spearman": float(spearman(cosines, scores)), "pearson": float(pearson(cosines, scores))}

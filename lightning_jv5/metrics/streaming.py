@@ -72,6 +72,10 @@ class StreamingMetric(Metric, ABC):
     def compute(self) -> dict[str, Tensor]:
         """Return the measures by name, each a scalar."""
 
+    def breakdown(self) -> dict[str, dict[str, float]]:
+        """Return the measures by group, where the task knows groups. Merges over ranks, so every rank asks."""
+        return {}
+
     @abstractmethod
     def is_complete(self) -> bool:
         """Whether every text of the task arrived on some rank. A partial score must not be compared with others."""

@@ -35,6 +35,7 @@ class WholeSetMetric(StreamingMetric):
 
     embeddings: list[Tensor] | Tensor
     rows: list[Tensor] | Tensor
+    groups: dict[str, dict[str, float]]
 
     def __init__(self, text_count: int, measures: Sequence[str], view: View | None = None) -> None:
         super().__init__(view)
@@ -42,12 +43,14 @@ class WholeSetMetric(StreamingMetric):
         self.add_state("embeddings", [], dist_reduce_fx="cat")
         self.add_state("rows", [], dist_reduce_fx="cat")
         self._texts_seen = 0
+        self.groups = {}
 
     @abstractmethod
     def score(self, embeddings: Tensor) -> dict[str, float]:
         """Return each measure, from what was cut of all texts: float32 on the CPU, shape ``(text_count, dim)``.
 
-        :meth:`document` says how these texts are stored, :meth:`query` how they search.
+        :meth:`document` says how these texts are stored, :meth:`query` how they search. A metric that knows groups
+        leaves their measures in :attr:`groups`.
         """
 
     def update(self, role: str, embeddings: Tensor, rows: Tensor) -> None:
@@ -95,6 +98,7 @@ class WholeSetMetric(StreamingMetric):
         first = torch.full((self.text_count,), len(rows))
         first.scatter_reduce_(0, rows, torch.arange(len(rows)), "amin")
         self._texts_seen = int((first < len(rows)).sum())
+        self.groups = {}
         if self._texts_seen < self.text_count:
             values = dict.fromkeys(self.measures, float("nan"))
         else:
@@ -107,6 +111,14 @@ class WholeSetMetric(StreamingMetric):
         """Number of different texts that arrived on any rank. Merges over ranks, so every rank asks."""
         self.compute()
         return self._texts_seen
+
+    def breakdown(self) -> dict[str, dict[str, float]]:
+        """Return the measures by group, if the metric knows groups and all texts arrived.
+
+        Merges over ranks, so every rank asks.
+        """
+        self.compute()
+        return self.groups
 
     def is_complete(self) -> bool:
         """Whether all texts arrived on some rank. Merges over ranks, so every rank asks."""

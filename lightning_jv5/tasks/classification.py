@@ -22,7 +22,8 @@ class ClassificationTask(WholeSetTask):
 
     Measures, all means over the experiments: ``accuracy`` and its ``accuracy_std``, the macro-averaged ``f1``, and
     ``knn_accuracy`` of the 5 nearest neighbours among the same rows, the classifier of mteb's multilabel tasks. Every
-    view of the embeddings fits its own classifiers.
+    view of the embeddings fits its own classifiers. The metric's ``breakdown()`` has the accuracy, F1 and nearest
+    neighbours' accuracy of each label.
 
     Args:
         train: Rows with ``text`` and ``label``, a string or a whole number.

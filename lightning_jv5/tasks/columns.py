@@ -73,6 +73,42 @@ def label_column(rows: "datasets.Dataset", argument: str) -> list[str | int]:
     return labels
 
 
+def truth_column(rows: "datasets.Dataset", argument: str) -> list[bool]:
+    """Return the column ``label`` of a task that asks yes or no.
+
+    Raises:
+        ValueError: As :func:`column`; or if a label is neither 0 or 1, nor false or true.
+    """
+    labels = column(rows, "label", argument)
+    for row, label in enumerate(labels):
+        if not isinstance(label, int) or label not in (0, 1):
+            raise ValueError(
+                f"Got {argument} with the label {label!r} in row {row} (the first is 0); need 0 or 1 (or false or "
+                "true), where 1 is a pair that belongs together. Correct the row, or write labels so."
+            )
+    return [bool(label) for label in labels]
+
+
+def group_column(rows: "datasets.Dataset", name: str, argument: str) -> list[str | None]:
+    """Return a column whose values group the rows, as strings; None for a row in no group.
+
+    Raises:
+        ValueError: As :func:`column`; or if a value is neither a string, nor a whole number, nor missing.
+
+    >>> from datasets import Dataset
+    >>> group_column(Dataset.from_dict({"lang": ["de", None, "en"]}), "lang", "pairs")
+    ['de', None, 'en']
+    """
+    values = column(rows, name, argument)
+    for row, value in enumerate(values):
+        if value is not None and not isinstance(value, str | int):
+            raise ValueError(
+                f"Got {argument} with {name}={value!r} in row {row} (the first is 0); need a string or a whole number "
+                "that names the row's group. Name another column as group, or write its values so."
+            )
+    return [None if value is None else str(value) for value in values]
+
+
 def rows_of_distinct(texts: Iterable[str]) -> dict[str, int]:
     """Number the different texts, in the order in which they first come.
 

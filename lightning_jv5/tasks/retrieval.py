@@ -1,18 +1,21 @@
 """Retrieval tasks: find each query's documents in a corpus."""
 
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_jv5.data.source import Source
+from lightning_jv5.data.text_column import TextColumn
+from lightning_jv5.metrics.grouped_retrieval import GroupedRetrieval
 from lightning_jv5.metrics.ranking import parse_measure
 from lightning_jv5.metrics.retrieval import DEFAULT_MEASURES, StreamingRetrieval
 from lightning_jv5.metrics.views import Precision, View
 from lightning_jv5.rebuildable import Rebuildable
-from lightning_jv5.tasks.columns import rows_of_distinct, text_column
+from lightning_jv5.tasks.columns import group_column, rows_of_distinct, text_column
 from lightning_jv5.tasks.task import EvaluationTask, TaskPart
 
 
@@ -26,9 +29,13 @@ class RetrievalData(Rebuildable):
         document_ids: Id of each document; no two alike. Documents whose scores tie rank by id, descending.
         documents: Text of each document, empty where there is none. May be read from disk as it is indexed.
         judgements: Grade of each judged document's id, by query id; 0 and below are irrelevant.
+        groups: Group of a query, such as its language, by its id; a query may be in none.
+        candidates: Ids of the only documents that are ranked for a query, by its id; by default all are ranked for
+            every query. A query that is not listed has none.
+        excluded: Ids of documents that are not to be found for a query, by its id. They need not be there.
 
     Raises:
-        ValueError: If a column is empty, ids repeat, or a judgement names an id that is not there.
+        ValueError: If a column is empty, ids repeat, or a judgement, group or candidate names an id that is not there.
 
     >>> RetrievalData(["q1"], ["capital of France"], ["d1"], ["Paris"], {"q1": {"d2": 1}})
     Traceback (most recent call last):
@@ -41,6 +48,9 @@ class RetrievalData(Rebuildable):
     document_ids: Sequence[str]
     documents: Sequence[str]
     judgements: Mapping[str, Mapping[str, int]]
+    groups: Mapping[str, str] = field(default_factory=dict)
+    candidates: Mapping[str, Sequence[str]] | None = None
+    excluded: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for column, ids, texts in (
@@ -58,30 +68,39 @@ class RetrievalData(Rebuildable):
                 )
         if not any(self.judgements.values()):
             raise ValueError("Got no judgements; need the grade of at least one document. Check the relevance file.")
-        unknown_queries = sorted(self.judgements.keys() - set(self.query_ids))
-        unknown_documents = sorted(self.judged_documents() - set(self.document_ids))
-        for what, unknown in (("queries", unknown_queries), ("documents", unknown_documents)):
+        queries, documents = set(self.query_ids), set(self.document_ids)
+        for part, what, unknown in (
+            ("judgements", "queries", self.judgements.keys() - queries),
+            ("judgements", "documents", self.judged_documents() - documents),
+            ("groups", "queries", self.groups.keys() - queries),
+            ("candidates", "queries", (self.candidates or {}).keys() - queries),
+            ("candidates", "documents", self.candidate_documents() - documents),
+        ):
             if unknown:
                 raise ValueError(
-                    f"Got judgements of {len(unknown)} unknown {what}, such as {unknown[0]!r}; need every judged id "
-                    f"among the {what}. Add them with an empty text, or drop their judgements."
+                    f"Got {part} of {len(unknown)} unknown {what}, such as {min(unknown)!r}; need every such id "
+                    f"among the {what}. Add them with an empty text, or drop their {part}."
                 )
 
     def judged_documents(self) -> set[str]:
         """Return the ids that any judgement names."""
         return {document for grades in self.judgements.values() for document in grades}
 
+    def candidate_documents(self) -> set[str]:
+        """Return the ids that are a candidate of any query; none where all documents are ranked."""
+        return {document for documents in (self.candidates or {}).values() for document in documents}
+
     def sample(self, max_documents: int, *, seed: int) -> "RetrievalData":
-        """Keep all judged documents and a random sample of the others, in their order.
+        """Keep all judged documents (and candidates) and a random sample of the others, in their order.
 
         Raises:
-            ValueError: If the judged documents alone are too many.
+            ValueError: If those that are kept in any case are too many.
 
         >>> data = RetrievalData(["q"], ["?"], list("abcd"), list("ABCD"), {"q": {"c": 1}})
         >>> data.sample(2, seed=0).documents
         ['C', 'D']
         """
-        judged = self.judged_documents()
+        judged = self.judged_documents() | self.candidate_documents()
         if max_documents < len(judged):
             raise ValueError(
                 f"Got max_documents={max_documents} for {len(judged)} judged documents; need at least {len(judged)}, "
@@ -95,13 +114,42 @@ class RetrievalData(Rebuildable):
         ]
         dropped = set(others) - {others[place] for place in drawn.tolist()}
         kept = [row for row in range(len(self.documents)) if row not in dropped]
-        return RetrievalData(
-            self.query_ids,
-            self.queries,
-            [self.document_ids[row] for row in kept],
-            [self.documents[row] for row in kept],
-            self.judgements,
-        )
+        on_disk = isinstance(self.documents, TextColumn)
+        documents = self.documents.take(kept) if on_disk else [self.documents[row] for row in kept]
+        return replace(self, document_ids=[self.document_ids[row] for row in kept], documents=documents)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What a metric needs to know of the data: ids as the rows of their texts."""
+
+    judgements: dict[int, dict[int, int]]
+    candidates: dict[int, list[int]] | None
+    excluded: dict[int, list[int]] | None
+    tie_order: Tensor
+
+
+def _rows_of(data: RetrievalData) -> _Rows:
+    named = data.judged_documents() | data.candidate_documents()
+    named.update(document for documents in data.excluded.values() for document in documents)
+    query_row = {name: row for row, name in enumerate(data.query_ids)}
+    document_row = {name: row for row, name in enumerate(data.document_ids) if name in named}
+    candidates = data.candidates
+    excluded = {
+        query_row[query]: [document_row[document] for document in documents if document in document_row]
+        for query, documents in data.excluded.items()
+    }
+    return _Rows(
+        {
+            query_row[query]: {document_row[document]: grade for document, grade in grades.items()}
+            for query, grades in data.judgements.items()
+        },
+        None
+        if candidates is None
+        else {row: [document_row[name] for name in candidates.get(query, ())] for query, row in query_row.items()},
+        {query: documents for query, documents in excluded.items() if documents} or None,
+        _places_when_sorted(data.document_ids),
+    )
 
 
 class RetrievalTask(EvaluationTask):
@@ -117,12 +165,15 @@ class RetrievalTask(EvaluationTask):
         max_documents: Size of the corpus: all judged documents and a random sample of the others. By default all.
         seed: Seed of that sample.
         main_metric: The measure that stands for the task, such as ``"ndcg@10"``.
+        group: Column of ``pairs`` that names each query's group, such as its language; the metric's ``breakdown()`` has
+            the measures of each. A query that is in several rows is in the group of the first.
 
     Raises:
         ValueError: If there is no such measure; when loading, if the data is empty or lacks a column.
     """
 
     precisions: Sequence[Precision] = ("float", "int8", "binary", "asymmetric")
+    measures: Sequence[str] = DEFAULT_MEASURES
 
     def __init__(
         self,
@@ -132,11 +183,12 @@ class RetrievalTask(EvaluationTask):
         max_documents: int | None = None,
         seed: int = 0,
         main_metric: str = "ndcg@10",
+        group: str | None = None,
     ) -> None:
         parse_measure(main_metric)
         self.pairs, self.corpus = pairs, corpus
         self.max_documents, self.seed = max_documents, seed
-        self.main_metric = main_metric
+        self.main_metric, self.group = main_metric, group
         self._data: RetrievalData | None = None
 
     def load(self) -> RetrievalData:
@@ -152,12 +204,18 @@ class RetrievalTask(EvaluationTask):
         judgements: dict[str, dict[str, int]] = {}
         for query, document in zip(queries, documents, strict=True):
             judgements.setdefault(str(query_rows[query]), {})[str(document_rows[document])] = 1
+        groups: dict[str, str] = {}
+        if self.group is not None:
+            for query, group in zip(queries, group_column(rows, self.group, "pairs"), strict=True):
+                if group is not None:
+                    groups.setdefault(str(query_rows[query]), group)
         return RetrievalData(
             [str(row) for row in query_rows.values()],
             list(query_rows),
             [str(row) for row in document_rows.values()],
             list(document_rows),
             judgements,
+            groups,
         )
 
     def prepare(self) -> None:
@@ -182,20 +240,25 @@ class RetrievalTask(EvaluationTask):
 
     def metric(self, view: View | None = None) -> StreamingRetrieval:
         """Return a new metric, in this view, of the usual measures and the task's main one."""
-        data = self.data
-        query_row = {name: row for row, name in enumerate(data.query_ids)}
-        document_row = {name: row for row, name in enumerate(data.document_ids)}
-        return StreamingRetrieval(
-            {
-                query_row[query]: {document_row[document]: grade for document, grade in grades.items()}
-                for query, grades in data.judgements.items()
-            },
+        data, rows = self.data, self._rows
+        make = StreamingRetrieval
+        if data.groups:
+            make = functools.partial(GroupedRetrieval, groups=[data.groups.get(query) for query in data.query_ids])
+        return make(
+            rows.judgements,
             query_count=len(data.queries),
             document_count=len(data.documents),
-            tie_order=_places_when_sorted(data.document_ids),
-            measures=list(dict.fromkeys((*DEFAULT_MEASURES, self.main_metric))),
+            tie_order=rows.tie_order,
+            measures=list(dict.fromkeys((*self.measures, self.main_metric))),
             view=view,
+            excluded=rows.excluded,
+            candidates=rows.candidates,
         )
+
+    @functools.cached_property
+    def _rows(self) -> _Rows:
+        """The same for every view, and with millions of ids not quickly found."""
+        return _rows_of(self.data)
 
     def examples(self, metric: StreamingRetrieval, count: int = 5, top: int = 3) -> list[dict[str, Any]]:
         """Show what ranks first for the first queries, as plain data for a table or a text panel.

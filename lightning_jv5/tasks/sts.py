@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lightning_jv5.data.source import Source
 from lightning_jv5.metrics.correlation import CORRELATIONS, CosineCorrelation
 from lightning_jv5.metrics.views import Precision
-from lightning_jv5.tasks.columns import score_column, text_column
+from lightning_jv5.tasks.columns import group_column, score_column, text_column
 from lightning_jv5.tasks.whole_set import DistinctTexts, Role, WholeSetTask
 
 
@@ -20,6 +20,8 @@ class STSTask(WholeSetTask):
         pairs: Rows with ``text1``, ``text2`` and ``score``, on any scale; higher is more similar.
         main_metric: ``"spearman"`` or ``"pearson"``.
         role: Whose prompt all texts get: ``"query"`` or ``"document"``.
+        group: Column that names each pair's group, such as its language; the metric's ``breakdown()`` has the measures
+            of every group of two pairs or more whose scores are not all equal.
 
     Raises:
         ValueError: If there is no such measure or role; when loading, if a column is missing, a score is not a finite
@@ -37,9 +39,11 @@ class STSTask(WholeSetTask):
 
     precisions: Sequence[Precision] = ("float", "int8", "binary", "asymmetric")
 
-    def __init__(self, pairs: Source, *, main_metric: str = "spearman", role: Role = "document") -> None:
+    def __init__(
+        self, pairs: Source, *, main_metric: str = "spearman", role: Role = "document", group: str | None = None
+    ) -> None:
         super().__init__(main_metric, CORRELATIONS, role)
-        self.pairs = pairs
+        self.pairs, self.group = pairs, group
 
     def load(self) -> tuple[list[str], CosineCorrelation]:
         """Read the pairs."""
@@ -52,4 +56,5 @@ class STSTask(WholeSetTask):
                 "correlates with a constant. Check the column of scores, or take more rows."
             )
         pairs = list(zip(*texts.rows, strict=True))
-        return texts.texts, CosineCorrelation(pairs, scores, text_count=len(texts.texts))
+        groups = None if self.group is None else group_column(rows, self.group, "pairs")
+        return texts.texts, CosineCorrelation(pairs, scores, text_count=len(texts.texts), groups=groups)

@@ -64,7 +64,7 @@ def test_grades_below_the_lowest_are_no_answers_but_stay_relevant(tmp_path: Path
 
 def test_more_than_a_table_of_judgements_is_joined_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_jv5.data.beir._ROWS_PER_TABLE", 4)
-    monkeypatch.setattr("lightning_jv5.data.beir._IDS_PER_LOOK_UP", 3)
+    monkeypatch.setattr("lightning_jv5.data.judgements._IDS_PER_LOOK_UP", 3)
     corpus = [{"_id": f"d{row}", "text": f"text {row}"} for row in range(11)]
     queries = [{"_id": f"q{row}", "text": f"query {row}"} for row in range(7)]
     judgements = [(f"q{row % 7}", f"d{row * 5 % 11}", 1) for row in range(30)]
