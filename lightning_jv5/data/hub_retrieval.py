@@ -30,7 +30,7 @@ class HubTables:
     one of several languages (``de``), ``de-corpus``, ``de-queries`` and ``de-qrels``. Or as BEIR does: judgements are a
     data set of their own (``BeIR/scifact-qrels``). Documents and queries have ``_id`` or ``id``, ``text`` and perhaps
     ``title``; judgements ``query-id``, ``corpus-id`` and ``score``. Ids may be whole numbers. A corpus or queries with
-    a single split have that for every split of the judgements.
+    a single split have that for every split of the judgements. Each table is kept as Arrow in the cache folder.
 
     Attributes:
         path: Name on the hub or folder.
@@ -40,8 +40,6 @@ class HubTables:
         revision: Branch, tag or commit of ``path``.
         on_bad_row: What to do about a row that is broken or comes for the second time.
         max_bad_share: As for :class:`~lightning_jv5.data.bad_rows.BadRows`.
-
-    Each table is kept as Arrow in the cache folder.
     """
 
     path: str
@@ -122,9 +120,8 @@ class HubTables:
         key = fingerprint("hub retrieval", _FORMAT, rows._fingerprint, settings, self.on_bad_row, self.max_bad_share)
         bad = BadRows(origin, self.on_bad_row, self.max_bad_share)
         records = _numbered(rows.select_columns(list(dict.fromkeys(columns))), origin)
-        return cached_rows(
-            "hub_retrieval", key, schema, lambda: identified_rows(records, parse, schema, bad, unit="row")
-        )
+        tables = identified_rows(records, parse, schema, bad, unit="row")
+        return cached_rows("hub_retrieval", key, schema, lambda: tables)
 
     def _split(self, path: str, tables: Sequence[str], *, falls_back: bool = True) -> tuple["datasets.Dataset", str]:
         """Return the split of the first table that is there, and what messages call it."""

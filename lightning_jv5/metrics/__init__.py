@@ -12,6 +12,7 @@ from lightning_jv5.metrics.pair_classification import PairClassification as Pair
 from lightning_jv5.metrics.pair_classification import pair_measures as pair_measures
 from lightning_jv5.metrics.ranking import average_precision as average_precision
 from lightning_jv5.metrics.ranking import ndcg as ndcg
+from lightning_jv5.metrics.ranking import precision as precision
 from lightning_jv5.metrics.ranking import recall as recall
 from lightning_jv5.metrics.ranking import reciprocal_rank as reciprocal_rank
 from lightning_jv5.metrics.retrieval import StreamingRetrieval as StreamingRetrieval

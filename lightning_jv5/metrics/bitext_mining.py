@@ -85,7 +85,7 @@ class BitextMining(WholeSetMetric):
         """Which of the targets each source finds; both are rows of ``embeddings``."""
         rescored = self.view is not None and self.view.precision == "rescored"
         query, document = self.query(embeddings), self.document(embeddings)
-        tiles = (document[some] for some in targets.split(_TARGETS_PER_TILE))
+        tiles = (document[some] for some in torch.split(targets, _TARGETS_PER_TILE))
         found = nearest(query[sources], tiles, depth=min(RESCORED_TARGETS, len(targets)) if rescored else 1).rows
         return _rescored(embeddings, sources, targets, found) if rescored else found.squeeze(1)
 
@@ -94,7 +94,8 @@ def _rescored(embeddings: Tensor, sources: Tensor, targets: Tensor, found: Tenso
     """The best by cosine of the targets that were found, shape ``(sources, found)``; of those that tie, the first."""
     found = found.sort(dim=1).values
     best = []
-    for some, theirs in zip(sources.split(_RESCORED_SOURCES), found.split(_RESCORED_SOURCES), strict=True):
+    parts = (torch.split(rows, _RESCORED_SOURCES) for rows in (sources, found))
+    for some, theirs in zip(*parts, strict=True):
         cosines = torch.einsum("sd,sfd->sf", embeddings[some], embeddings[targets[theirs]])
         best.append(theirs.gather(1, cosines.argmax(1, keepdim=True)).squeeze(1))
     return torch.cat(best)

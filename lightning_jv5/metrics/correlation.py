@@ -116,7 +116,7 @@ class CosineCorrelation(WholeSetMetric):
         self.groups = {
             group: _correlations(cosines[rows], self._scores[rows])
             for group, rows in self._rows_of_group.items()
-            if len(self._scores[rows].unique()) > 1
+            if self._scores[rows].min() < self._scores[rows].max()
         }
         return _correlations(cosines, self._scores)
 

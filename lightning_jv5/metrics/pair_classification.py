@@ -102,6 +102,6 @@ class PairClassification(WholeSetMetric):
         self.groups = {
             group: pair_measures(cosines[rows], self._positive[rows])
             for group, rows in self._rows_of_group.items()
-            if len(self._positive[rows].unique()) > 1
+            if 0 < self._positive[rows].sum() < len(rows)
         }
         return pair_measures(cosines, self._positive)

@@ -1,4 +1,4 @@
-"""nDCG, recall, reciprocal rank and average precision of rankings, cut at k, as trec_eval defines them."""
+"""nDCG, recall, precision, reciprocal rank and average precision of rankings, cut at k, as trec_eval defines them."""
 
 import re
 from collections.abc import Callable
@@ -38,6 +38,15 @@ def recall(gains: Tensor, ideal_gains: Tensor, k: int) -> Tensor:
     return found / _relevant(ideal_gains).to(gains.dtype)
 
 
+def precision(gains: Tensor, ideal_gains: Tensor, k: int) -> Tensor:
+    """Share of the first k that is relevant, over k also where fewer were found; arguments as in :func:`ndcg`.
+
+    >>> precision(torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 1.0]]), k=10)
+    tensor([0.1000])
+    """
+    return (gains[:, :k] > 0).sum(1).to(gains.dtype) / k
+
+
 def reciprocal_rank(gains: Tensor, ideal_gains: Tensor, k: int) -> Tensor:
     """One over the rank of the first relevant document, 0 if it is below rank k; arguments as in :func:`ndcg`.
 
@@ -55,13 +64,14 @@ def average_precision(gains: Tensor, ideal_gains: Tensor, k: int) -> Tensor:
     tensor([0.5000])
     """
     relevant = (gains[:, :k] > 0).to(gains.dtype)
-    precision = relevant.cumsum(1) / _ranks(relevant)
-    return (precision * relevant).sum(1) / _relevant(ideal_gains)
+    precisions = relevant.cumsum(1) / _ranks(relevant)
+    return (precisions * relevant).sum(1) / _relevant(ideal_gains)
 
 
 RANKING_MEASURES: dict[str, RankingMeasure] = {
     "ndcg": ndcg,
     "recall": recall,
+    "p": precision,
     "mrr": reciprocal_rank,
     "map": average_precision,
 }

@@ -1,29 +1,39 @@
 """Retrieval measured while the corpus streams by: only the k best documents of each query are kept."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_jv5.data.nearest import NOTHING, full_float32, pack, scores_of
+from lightning_jv5.data.best_keys import NOTHING, Carried, keep_best, keep_pairs, pack, scores_of, ties_of
+from lightning_jv5.data.document_pairs import DocumentPairs, pairs_of
+from lightning_jv5.data.nearest import TILE_DOCUMENTS, TILE_SCORES, full_float32
+from lightning_jv5.metrics.judgements import Judgements
 from lightning_jv5.metrics.ranking import parse_measure
 from lightning_jv5.metrics.streaming import StreamingMetric
 from lightning_jv5.metrics.views import View
 
 DEFAULT_MEASURES = ("ndcg@10", "recall@10", "recall@100", "mrr@10", "map@100")
 
-_TILE_SCORES = 2**22  # scores held at once: 16 MiB, and twice that for their keys
+_SPARSE = 16  # so many dot products of a matrix product take the time of a single one by itself
+_GATHERED = 2**22  # coordinates of pairs held at once
+_ONE = 2**30  # a coordinate of 1 as a whole number: sums of products of unit vectors stay below 2**61
 
 
 class StreamingRetrieval(StreamingMetric):
-    """nDCG, recall, MRR and MAP over a corpus that is never held: all queries come first, then the documents.
+    """nDCG, recall, precision, MRR and MAP over a corpus that is never held: all queries come first, then documents.
 
     Every rank sees all queries; documents may be split over ranks in any way, and a row that arrives again (a sampler
     that pads, say) is skipped. Documents rank by dot product in float32; ties by id, descending, as in trec_eval.
     Queries without judgements are left out, and counted in ``unjudged_queries``; a query whose judged documents are
     all irrelevant scores 0.
+
+    In a view of precision ``"rescored"`` the sign bits find as many documents as the largest cut-off, and dot products
+    of what was cut put those in order. They are computed in whole numbers, for the documents alone that are kept, so
+    that neither batches nor ranks make a difference to them.
 
     Args:
         judgements: Grade of each judged document row, by query row; 0 and below are irrelevant.
@@ -31,11 +41,16 @@ class StreamingRetrieval(StreamingMetric):
         document_count: Number of documents.
         tie_order: Position of each document's id among all ids sorted ascending; integers, shape
             ``(document_count,)``. By default ids are taken to sort as rows do.
-        measures: What :meth:`compute` returns: ``ndcg``, ``recall``, ``mrr`` or ``map``, ``@`` and the cut-off.
+        measures: What :meth:`compute` returns: ``ndcg``, ``recall``, ``p``, ``mrr`` or ``map``, ``@`` and the cut-off.
         view: How embeddings are read; by default they are taken as they are.
+        excluded: Document row or rows, by query row, that are not to be found for a query; BEIR so ignores the
+            document whose id is the query's. Judgements of them still count in what is ideal, as there.
+        candidates: Document rows, by query row, that alone are ranked for a query: reranking. A list may be empty;
+            a query without one must have no judgements. Memory is that of the pairs.
 
     Raises:
-        ValueError: If nothing is judged, a row does not exist, or a measure is unknown.
+        ValueError: If nothing is judged, a row does not exist, a measure is unknown, or a judged query has no list of
+            candidates.
 
     >>> metric = StreamingRetrieval({0: {1: 1}}, query_count=1, document_count=3, measures=["ndcg@10", "mrr@1"])
     >>> metric.update("query", torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
@@ -45,9 +60,11 @@ class StreamingRetrieval(StreamingMetric):
     """
 
     keys: Tensor
+    rescored_keys: Tensor
     document_bits: Tensor
     tie_order: Tensor
     query_embeddings: Tensor
+    query_numbers: Tensor
     query_seen: Tensor
 
     def __init__(
@@ -59,6 +76,8 @@ class StreamingRetrieval(StreamingMetric):
         tie_order: Tensor | None = None,
         measures: Sequence[str] = DEFAULT_MEASURES,
         view: View | None = None,
+        excluded: Mapping[int, int] | Mapping[int, Collection[int]] | None = None,
+        candidates: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
         super().__init__(view)
         if not measures:
@@ -66,44 +85,48 @@ class StreamingRetrieval(StreamingMetric):
         self.query_count, self.document_count = query_count, document_count
         self.measures = {name: parse_measure(name) for name in measures}
         self.depth = max(k for _, k in self.measures.values())
-        self._store_judgements(judgements)
+        self._judgements = Judgements(judgements, query_count=query_count, document_count=document_count)
+        self.unjudged_queries = query_count - len(self._judgements.judged)
+        self._reranks = candidates is not None
+        self._pairs = self._listed_pairs(excluded, candidates)
         # A sum of distinct powers of two per byte: the set of rows seen, which unlike a count can be merged exactly.
         byte_count = -(-document_count // 8)
-        self.add_state("keys", torch.full((query_count, self.depth), NOTHING), dist_reduce_fx=_merge_ranks)
+        nothing = torch.full((query_count, self.depth), NOTHING)
+        self.add_state("keys", nothing, dist_reduce_fx=_merge_ranks)
         self.add_state("document_bits", torch.zeros(byte_count, dtype=torch.uint8), dist_reduce_fx=_union_of_ranks)
+        self.rescores = view is not None and view.precision == "rescored"
+        if self.rescores:  # of each key, the one that the float score makes; in any order
+            self.add_state("rescored_keys", nothing.clone(), dist_reduce_fx=_side_by_side)
         # Buffers and not states: every rank has them, so there is nothing to communicate.
         self.register_buffer("tie_order", _checked_tie_order(tie_order, document_count), persistent=False)
         self.register_buffer("query_embeddings", torch.empty(query_count, 0), persistent=False)
+        self.register_buffer("query_numbers", torch.empty(query_count, 0, dtype=torch.int32), persistent=False)
         self.register_buffer("query_seen", torch.zeros(query_count, dtype=torch.bool), persistent=False)
         self._documents_began = False
         self._documents_seen = 0
         self._merged_keys = self.keys
+        self._values: dict[str, Tensor] = {}
 
-    def _store_judgements(self, judgements: Mapping[int, Mapping[int, int]]) -> None:
-        # On the CPU for good: compute() alone reads them, in float64, which some devices lack.
-        judged = [(query, row, grade) for query, grades in judgements.items() for row, grade in grades.items()]
-        if not judged:
-            raise ValueError("Got no judgements; need the grade of at least one document. Check the task's data.")
-        query, document, grade = torch.tensor(judged, dtype=torch.int64).T
-        for what, row, count in (("query", query, self.query_count), ("document", document, self.document_count)):
-            if row.min() < 0 or row.max() >= count:
+    def _listed_pairs(
+        self,
+        excluded: Mapping[int, int] | Mapping[int, Collection[int]] | None,
+        candidates: Mapping[int, Sequence[int]] | None,
+    ) -> DocumentPairs | None:
+        """Return the only pairs that are ranked, or those that are not."""
+        if excluded is None and candidates is None:
+            return None
+        counts = {"query_count": self.query_count, "document_count": self.document_count}
+        pairs = pairs_of(excluded or {}, "excluded documents", **counts)
+        if candidates is not None:
+            missing = [query for query in self._judgements.judged.tolist() if query not in candidates]
+            if missing:
                 raise ValueError(
-                    f"Got judgements of {what} rows {row.min()} to {row.max()}; need 0 to {count - 1}. "
-                    f"Leave out judgements of {what} texts that are not there, or add the texts."
+                    f"Got no candidates for {len(missing)} judged queries, such as row {missing[0]}; need a list for "
+                    "each. Give an empty list to a query that is to find nothing."
                 )
-        gains = grade.clamp(min=0).to(torch.float64)
-        order = (query * self.document_count + document).argsort()
-        self._judged_pairs = (query * self.document_count + document)[order]
-        self._judged_gains = gains[order]
-
-        best_first = gains.argsort(descending=True, stable=True)
-        best_first = best_first[query[best_first].argsort(stable=True)]  # by query, then by gain
-        counts = torch.bincount(query, minlength=self.query_count)
-        rank = torch.arange(len(query)) - (counts.cumsum(0) - counts)[query[best_first]]
-        self._ideal_gains = torch.zeros(self.query_count, int(counts.max()), dtype=torch.float64)
-        self._ideal_gains[query[best_first], rank] = gains[best_first]
-        self._judged_queries = counts > 0
-        self.unjudged_queries = int((counts == 0).sum())
+            listed = pairs_of(candidates, "candidates", **counts)
+            pairs = listed[~torch.isin(listed, pairs)]
+        return DocumentPairs(pairs % self.query_count, pairs // self.query_count)
 
     def update(self, role: str, embeddings: Tensor, rows: Tensor) -> None:
         """Keep the embeddings of queries, or rank documents for every query.
@@ -131,23 +154,29 @@ class StreamingRetrieval(StreamingMetric):
                 f"Got {role} rows {rows.min()} to {rows.max()}; need 0 to {count - 1}. "
                 "Pass positions in the task's column."
             )
-        cut, rows = self.cut(embeddings), rows.to(self.keys.device)
+        cut, here = self.cut(embeddings), rows.to(self.keys.device)
         self.note_bad_texts(cut)
         if role == "query":
-            self._keep_queries(self.query(cut), rows)
-        else:
-            self._rank_documents(self.document(cut), rows)
+            self._keep_queries(cut, here)
+            return
+        for part in _slices(len(rows), TILE_DOCUMENTS):
+            self._rank_documents(cut[part], here[part], rows[part])
 
-    def _keep_queries(self, embeddings: Tensor, rows: Tensor) -> None:
+    def _keep_queries(self, cut: Tensor, rows: Tensor) -> None:
         if self._documents_began:
             raise ValueError("Got queries after documents; need all queries first. Call reset() before the next pass.")
+        embeddings = self.query(cut)
         if not self.query_embeddings.shape[1]:
             self.query_embeddings = embeddings.new_zeros(self.query_count, embeddings.shape[1])
+            if self.rescores:
+                self.query_numbers = _whole_numbers(self.query_embeddings)
         self._check_dim(embeddings)
         self.query_embeddings[rows] = embeddings
+        if self.rescores:
+            self.query_numbers[rows] = _whole_numbers(cut)
         self.query_seen[rows] = True
 
-    def _rank_documents(self, embeddings: Tensor, rows: Tensor) -> None:
+    def _rank_documents(self, cut: Tensor, rows: Tensor, rows_as_given: Tensor) -> None:
         if not self._documents_began:
             if not self.query_seen.all():
                 raise ValueError(
@@ -155,24 +184,63 @@ class StreamingRetrieval(StreamingMetric):
                     "first, on every rank. Do not shuffle, split over ranks or limit the batches of queries."
                 )
             self._documents_began = True
-        self._check_dim(embeddings)
+        self._check_dim(cut)
         is_new = self._mark_seen(rows)
-        ties = self.tie_order[rows]
-        tile_rows = max(1, _TILE_SCORES // len(rows))
-        with full_float32(embeddings.device):
-            for start in range(0, self.query_count, tile_rows):
-                tile = slice(start, start + tile_rows)
-                scores = self.query_embeddings[tile] @ embeddings.T
-                self._merge_tile(self.keys[tile], pack(scores, ties).masked_fill_(~is_new, NOTHING))
+        if is_new.device.type == "cpu" and not is_new.all():  # elsewhere choosing would make the host wait
+            cut, rows, rows_as_given, is_new = (values[is_new] for values in (cut, rows, rows_as_given, is_new))
+        documents = _Documents(cut, self.document(cut), self.tie_order[rows], is_new)
+        if self._pairs is None:
+            query = column = torch.zeros(0, dtype=torch.int64)
+        else:
+            place, column = self._pairs.among(rows_as_given.cpu())
+            query = self._pairs.query[place]
+        with full_float32(cut.device):
+            if self._reranks and _SPARSE * len(query) < self.query_count * len(rows):
+                self._rank_pairs(documents, query, column)
+            else:
+                self._rank_tiles(documents, query, column)
 
-    def _merge_tile(self, keys: Tensor, candidates: Tensor) -> None:
-        """Write the best of ``keys`` (a view of the state, each row descending) and ``candidates`` into ``keys``."""
-        if keys.device.type != "cpu":  # choosing rows would make the host wait for the device
-            keys.copy_(torch.cat([keys, candidates], dim=1).topk(self.depth).values)
-            return
-        gaining = (candidates > keys[:, -1:]).any(1).nonzero().squeeze(1)
-        if len(gaining):
-            keys[gaining] = torch.cat([keys[gaining], candidates[gaining]], dim=1).topk(self.depth).values
+    def _rank_tiles(self, documents: "_Documents", query: Tensor, column: Tensor) -> None:
+        """Rank documents for all queries; the pairs are the only ones to rank, or those that are not ranked."""
+        for tile in _slices(self.query_count, TILE_SCORES // max(1, len(documents.cut))):
+            scores = self.query_embeddings[tile] @ documents.stored.T
+            if self._pairs is not None:
+                inside = (query >= tile.start) & (query < tile.stop)
+                listed = (query[inside] - tile.start).to(scores.device), column[inside].to(scores.device)
+                if self._reranks:
+                    scores = torch.full_like(scores, -torch.inf).index_put_(listed, scores[listed])
+                else:
+                    scores[listed] = -torch.inf
+            if scores.device.type != "cpu":
+                scores.masked_fill_(~documents.is_new, -torch.inf)
+            keep_best(self.keys[tile], scores, documents.ties, self._carried(tile, documents))
+
+    def _rank_pairs(self, documents: "_Documents", query: Tensor, column: Tensor) -> None:
+        """Rank documents for the queries that list them, pair by pair."""
+        order = query.argsort(stable=True)
+        query, column = query[order], column[order]
+        device, carried = documents.cut.device, self._carried(slice(None), documents)
+        for some in _slices(len(query), _GATHERED // documents.cut.shape[1]):
+            of_query, of_document = query[some].to(device), column[some].to(device)
+            scores = (self.query_embeddings[of_query] * documents.stored[of_document]).sum(1)
+            keys = pack(scores, documents.ties[of_document])
+            keys.masked_fill_(~documents.is_new[of_document], NOTHING)
+            keep_pairs(self.keys, query[some], column[some], keys, carried)
+
+    def _carried(self, tile: slice, documents: "_Documents") -> Carried | None:
+        """Where the documents that are kept for these queries get the keys that floats make of them."""
+        if not self.rescores:
+            return None
+        queries, numbers = self.query_numbers[tile], _whole_numbers(documents.cut)
+
+        def rescore(query: Tensor, column: Tensor) -> Tensor:
+            scores = torch.empty_like(query, dtype=torch.float32)
+            for some in _slices(len(query), _GATHERED // numbers.shape[1]):
+                products = queries[query[some]].long() * numbers[column[some]]
+                scores[some] = products.sum(1).float() / _ONE**2
+            return pack(scores, documents.ties[column])
+
+        return Carried(self.rescored_keys[tile], rescore)
 
     def _mark_seen(self, rows: Tensor) -> Tensor:
         """Add rows to the set of those seen; True for each that is new, at its first place in the batch."""
@@ -198,13 +266,26 @@ class StreamingRetrieval(StreamingMetric):
             ValueError: If an embedding was not finite.
         """
         self.refuse_bad_texts()
-        self._merged_keys = self.keys.clone()
+        self._merged_keys = _rescored_order(self.keys, self.rescored_keys) if self.rescores else self.keys.clone()
         self._documents_seen = _count_bits(self.document_bits)
-        rows = self._rows_of(self._merged_keys).cpu()[self._judged_queries]
-        gains = self._gains_of(self._judged_queries.nonzero(), rows)
-        ideal_gains = self._ideal_gains[self._judged_queries]
-        means = {name: measure(gains, ideal_gains, k).mean() for name, (measure, k) in self.measures.items()}
-        return {name: mean.to(self.keys.device, torch.float32) for name, mean in means.items()}
+        self._values = self._judgements.measure(self._rows_of(self._merged_keys), self.measures)
+        return {name: values.mean().to(self.keys.device, torch.float32) for name, values in self._values.items()}
+
+    def per_query(self) -> dict[str, Tensor]:
+        """Return each measure of each query, by its name. Merges over ranks, so every rank asks.
+
+        Returns:
+            float64, on the CPU, shape ``(query_count,)``; NaN for a query without judgements.
+
+        >>> metric = StreamingRetrieval({1: {0: 1}}, query_count=2, document_count=1, measures=["p@2"])
+        >>> metric.update("query", torch.eye(2), torch.tensor([0, 1]))
+        >>> metric.update("document", torch.ones(1, 2), torch.tensor([0]))
+        >>> metric.per_query()
+        {'p@2': tensor([   nan, 0.5000], dtype=torch.float64)}
+        """
+        self.compute()
+        judged, unknown = self._judgements.judged, torch.full((self.query_count,), torch.nan, dtype=torch.float64)
+        return {name: unknown.index_copy(0, judged, values) for name, values in self._values.items()}
 
     @property
     def documents_seen(self) -> int:
@@ -221,7 +302,8 @@ class StreamingRetrieval(StreamingMetric):
 
         Returns:
             Dot products, float32, and document rows, int64, both of shape ``(query_count, depth)``, where depth is the
-            largest cut-off; ``-inf`` and ``-1`` where there are fewer documents.
+            largest cut-off; ``-inf`` and ``-1`` where there are fewer documents. Those of a view that rescores are of
+            floats.
         """
         self.compute()
         keys = self._merged_keys.to(self.keys.device)
@@ -231,20 +313,29 @@ class StreamingRetrieval(StreamingMetric):
         """Forget all texts, for the next pass."""
         super().reset()
         self.query_embeddings = self.keys.new_empty(self.query_count, 0, dtype=torch.float32)
+        self.query_numbers = self.keys.new_empty(self.query_count, 0, dtype=torch.int32)
         self.query_seen = torch.zeros_like(self.query_seen)
         self._documents_began = False
 
     def _rows_of(self, keys: Tensor) -> Tensor:
         row_of_tie = torch.empty(self.document_count, dtype=torch.int64, device=keys.device)
         row_of_tie[self.tie_order.long()] = torch.arange(self.document_count, device=keys.device)
-        return torch.where(keys == NOTHING, -1, row_of_tie[keys & 0xFFFFFFFF])
+        ties = ties_of(keys)
+        return torch.where(ties < 0, -1, row_of_tie[ties.clamp(min=0)])
 
-    def _gains_of(self, queries: Tensor, rows: Tensor) -> Tensor:
-        """Grade of each ranked document; shapes ``(queries, 1)`` and ``(queries, ranks)``."""
-        pairs = queries * self.document_count + rows
-        place = torch.searchsorted(self._judged_pairs, pairs).clamp(max=len(self._judged_pairs) - 1)
-        is_judged = (self._judged_pairs[place] == pairs) & (rows >= 0)
-        return torch.where(is_judged, self._judged_gains[place], 0.0)
+
+class _Documents(NamedTuple):
+    """A tile: what was cut and what is stored of it, the place among ties, and whether a row is no repeat."""
+
+    cut: Tensor
+    stored: Tensor
+    ties: Tensor
+    is_new: Tensor
+
+
+def _slices(count: int, most: int) -> Iterator[slice]:
+    for start in range(0, count, max(1, most)):
+        yield slice(start, min(start + max(1, most), count))
 
 
 def _checked_tie_order(tie_order: Tensor | None, document_count: int) -> Tensor:
@@ -280,3 +371,21 @@ def _union_of_ranks(document_bits: Tensor) -> Tensor:
 
 def _count_bits(document_bits: Tensor) -> int:
     return sum(int(((document_bits >> bit) & 1).sum()) for bit in range(8))
+
+
+def _side_by_side(keys: Tensor) -> Tensor:
+    """Lay keys of all ranks, shape ``(world, queries, depth)``, side by side: ``(queries, world * depth)``."""
+    return keys.transpose(0, 1).flatten(1)
+
+
+def _rescored_order(keys: Tensor, rescored: Tensor) -> Tensor:
+    """Replace each key by the one of the same document in ``rescored``, shape ``(queries, any)``, and sort them."""
+    ties, order = ties_of(rescored).sort()
+    place = torch.searchsorted(ties, ties_of(keys).clamp(min=0)).clamp(max=ties.shape[1] - 1)
+    found = rescored.gather(1, order.gather(1, place))
+    return found.masked_fill(keys == NOTHING, NOTHING).sort(descending=True).values
+
+
+def _whole_numbers(cut: Tensor) -> Tensor:
+    """Unit vectors in units of ``2**-30``, int32: their dot products are exact, in whatever order they are summed."""
+    return (cut * _ONE).round().to(torch.int32)

@@ -63,10 +63,8 @@ class RerankingTask(RetrievalTask):
             left_out = len(queries) - len(kept)
             _log.warning("Left out %d of %d queries without positive or negative texts.", left_out, len(queries))
         right = rows_of_distinct(text for row in kept for text in positive[row])
-        texts = [
-            *right,
-            *(text for text in rows_of_distinct(t for row in kept for t in negative[row]) if text not in right),
-        ]
+        wrong = rows_of_distinct(text for row in kept for text in negative[row])
+        texts = [*right, *(text for text in wrong if text not in right)]
         width = len(str(len(texts)))
         name_of = {text: f"{number:0{width}}" for number, text in enumerate(texts)}  # they sort as the texts stand
         judgements, candidates = {}, {}
@@ -74,11 +72,7 @@ class RerankingTask(RetrievalTask):
             answers = {name_of[text]: 1 for text in positive[row]}
             listed = dict.fromkeys((*answers, *(name_of[text] for text in negative[row])))
             judgements[str(row)], candidates[str(row)] = {name: int(name in answers) for name in listed}, list(listed)
-        groups = (
-            dict.fromkeys(range(len(queries)))
-            if self.group is None
-            else dict(enumerate(group_column(rows, self.group, "rows")))
-        )
+        groups = [None] * len(queries) if self.group is None else group_column(rows, self.group, "rows")
         return RetrievalData(
             [str(row) for row in kept],
             [queries[row] for row in kept],

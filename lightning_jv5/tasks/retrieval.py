@@ -13,7 +13,7 @@ from lightning_jv5.data.text_column import TextColumn
 from lightning_jv5.metrics.grouped_retrieval import GroupedRetrieval
 from lightning_jv5.metrics.ranking import parse_measure
 from lightning_jv5.metrics.retrieval import DEFAULT_MEASURES, StreamingRetrieval
-from lightning_jv5.metrics.views import Precision, View
+from lightning_jv5.metrics.views import PRECISIONS, Precision, View
 from lightning_jv5.rebuildable import Rebuildable
 from lightning_jv5.tasks.columns import group_column, rows_of_distinct, text_column
 from lightning_jv5.tasks.task import EvaluationTask, TaskPart
@@ -114,8 +114,8 @@ class RetrievalData(Rebuildable):
         ]
         dropped = set(others) - {others[place] for place in drawn.tolist()}
         kept = [row for row in range(len(self.documents)) if row not in dropped]
-        on_disk = isinstance(self.documents, TextColumn)
-        documents = self.documents.take(kept) if on_disk else [self.documents[row] for row in kept]
+        texts = self.documents
+        documents = texts.take(kept) if isinstance(texts, TextColumn) else [texts[row] for row in kept]
         return replace(self, document_ids=[self.document_ids[row] for row in kept], documents=documents)
 
 
@@ -172,7 +172,7 @@ class RetrievalTask(EvaluationTask):
         ValueError: If there is no such measure; when loading, if the data is empty or lacks a column.
     """
 
-    precisions: Sequence[Precision] = ("float", "int8", "binary", "asymmetric")
+    precisions: Sequence[Precision] = PRECISIONS
     measures: Sequence[str] = DEFAULT_MEASURES
 
     def __init__(
@@ -241,19 +241,19 @@ class RetrievalTask(EvaluationTask):
     def metric(self, view: View | None = None) -> StreamingRetrieval:
         """Return a new metric, in this view, of the usual measures and the task's main one."""
         data, rows = self.data, self._rows
-        make = StreamingRetrieval
+        settings: dict[str, Any] = {
+            "query_count": len(data.queries),
+            "document_count": len(data.documents),
+            "tie_order": rows.tie_order,
+            "measures": list(dict.fromkeys((*self.measures, self.main_metric))),
+            "view": view,
+            "excluded": rows.excluded,
+            "candidates": rows.candidates,
+        }
         if data.groups:
-            make = functools.partial(GroupedRetrieval, groups=[data.groups.get(query) for query in data.query_ids])
-        return make(
-            rows.judgements,
-            query_count=len(data.queries),
-            document_count=len(data.documents),
-            tie_order=rows.tie_order,
-            measures=list(dict.fromkeys((*self.measures, self.main_metric))),
-            view=view,
-            excluded=rows.excluded,
-            candidates=rows.candidates,
-        )
+            groups = [data.groups.get(query) for query in data.query_ids]
+            return GroupedRetrieval(rows.judgements, groups=groups, **settings)
+        return StreamingRetrieval(rows.judgements, **settings)
 
     @functools.cached_property
     def _rows(self) -> _Rows:

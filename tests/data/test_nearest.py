@@ -36,7 +36,8 @@ def whole_numbers(*shape: int, seed: int) -> Tensor:
 def test_tiles_give_what_brute_force_gives_ties_by_place_in_the_corpus(
     size: int, depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_TILE_SCORES", 3 * size)  # queries are divided, too
+    monkeypatch.setattr(module, "TILE_SCORES", 3 * size)  # queries are divided, too
+    monkeypatch.setattr(module, "TILE_DOCUMENTS", 50)
     queries, corpus = whole_numbers(11, 4, seed=0), whole_numbers(300, 4, seed=1)
     generator = torch.Generator().manual_seed(2)
     excluded = torch.stack([torch.randint(count, (40,), generator=generator) for count in (11, 300)]).unique(dim=1)

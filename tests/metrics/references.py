@@ -18,6 +18,8 @@ def slow_measure(name: str, k: int, ranking: list[int], grades: dict[int, int]) 
         return slow_dcg(gains) / slow_dcg(ideal[:k])
     if name == "recall":
         return sum(gain > 0 for gain in gains) / relevant
+    if name == "p":
+        return sum(gain > 0 for gain in gains) / k
     if name == "mrr":
         return max([1 / rank for rank, gain in enumerate(gains, start=1) if gain > 0], default=0.0)
     precisions = [sum(g > 0 for g in gains[:rank]) / rank for rank, gain in enumerate(gains, start=1) if gain > 0]

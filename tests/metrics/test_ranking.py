@@ -23,7 +23,7 @@ def test_measure_is_zero_where_nothing_is_relevant(name: str) -> None:
     assert RANKING_MEASURES[name](torch.zeros(1, 3), torch.zeros(1, 2), 10).tolist() == [0.0]
 
 
-@pytest.mark.parametrize("name", ["ndgc@10", "ndcg", "ndcg@0", "ndcg@-1", "ndcg@10 ", "@10", ""])
+@pytest.mark.parametrize("name", ["ndgc@10", "ndcg", "ndcg@0", "ndcg@-1", "ndcg@10 ", "@10", "", "map", "p"])
 def test_unknown_measure_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(ValueError, match=r"need one of ndcg, recall, mrr, map, then '@'"):
+    with pytest.raises(ValueError, match=r"need one of ndcg, recall, p, mrr, map, then '@'"):
         parse_measure(name)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
-from lightning_jv5.data.nearest import NOTHING, pack, scores_of
+from lightning_jv5.data.best_keys import NOTHING, pack, scores_of
 from lightning_jv5.metrics import StreamingRetrieval
 from lightning_jv5.metrics.retrieval import _merge_ranks
 
@@ -113,7 +113,7 @@ def test_rankings_are_in_trec_eval_order_at_the_cut_too(depth: int) -> None:
 
 @pytest.mark.parametrize("batch", [1, 7, 60])
 def test_order_splits_and_repeats_of_documents_do_not_matter(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_jv5.metrics.retrieval._TILE_SCORES", 20)
+    monkeypatch.setattr("lightning_jv5.metrics.retrieval.TILE_SCORES", 20)
     case = Case(1)
     metric = case.metric()
     for rows in torch.randperm(len(case.query)).split(5):
@@ -139,11 +139,8 @@ def test_repeats_inside_a_batch_count_once() -> None:
 
 
 def test_the_path_for_other_devices_gives_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    def merge_whole_tile(self: StreamingRetrieval, keys: Tensor, candidates: Tensor) -> None:
-        keys.copy_(torch.cat([keys, candidates], dim=1).topk(self.depth).values)
-
     expected = Case(3).full_metric().keys
-    monkeypatch.setattr(StreamingRetrieval, "_merge_tile", merge_whole_tile)
+    monkeypatch.setattr("lightning_jv5.data.best_keys._FEW", -1.0)  # all scores are sorted, as there
     assert Case(3).full_metric().keys.equal(expected)
 
 
