@@ -5,23 +5,28 @@ from typing import Any
 import mteb
 from datasets import Dataset, DatasetDict
 from mteb.abstasks import (
+    AbsTaskBitextMining,
     AbsTaskClassification,
     AbsTaskClustering,
     AbsTaskClusteringLegacy,
+    AbsTaskPairClassification,
     AbsTaskRetrieval,
     AbsTaskSTS,
 )
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from lightning_jv5.tasks import (
+    BitextMiningTask,
     ClassificationTask,
     ClusteringTask,
     EvaluationTask,
+    PairClassificationTask,
     ReadyRetrieval,
+    RerankingTask,
     RetrievalData,
     STSTask,
 )
-from tests.tasks.labelled_texts import labelled, scored_pairs
+from tests.tasks.labelled_texts import Rows, labelled, scored_pairs
 from tests.tiny_data import tiny_texts
 
 TEXTS = tiny_texts(60, seed=21)
@@ -32,7 +37,18 @@ RETRIEVAL = RetrievalData(
     TEXTS[12:],
     {f"q{row}": {f"d{(5 * row + place) % 48}": 1 + place % 2 for place in range(6)} for row in range(12)},
 )
+RERANKING = RerankingTask(
+    Rows(
+        {
+            "query": TEXTS[:10],
+            "positive": [TEXTS[10 + row : 12 + row] for row in range(10)],
+            "negative": [TEXTS[25 + row : 33 + row] for row in range(10)],
+        }
+    )
+)
 PAIRS = scored_pairs(40)
+DUPLICATES = Rows({**PAIRS.columns, "label": [int(score > 3) for score in PAIRS.columns["score"]]})
+TRANSLATIONS = Rows({"text1": TEXTS, "text2": [f"{text} under the slow tree" for text in TEXTS]})
 TOPICS = labelled(70, seed=12)
 TRAIN, TEST = labelled(80, seed=13), labelled(50, seed=14)
 
@@ -50,17 +66,28 @@ def described(task_type: str, main_score: str) -> TaskMetadata:
     )
 
 
+def retrieval_split(data: RetrievalData) -> dict[str, Any]:
+    queries, documents = (
+        Dataset.from_dict({"id": list(ids), "text": list(texts)})
+        for ids, texts in ((data.query_ids, data.queries), (data.document_ids, data.documents))
+    )
+    judgements = {query: dict(grades) for query, grades in data.judgements.items()}
+    candidates = data.candidates and {query: list(listed) for query, listed in data.candidates.items()}
+    return {"corpus": documents, "queries": queries, "relevant_docs": judgements, "top_ranked": candidates}
+
+
 class TinyRetrieval(AbsTaskRetrieval):
     metadata = described("Retrieval", "ndcg_at_10")
 
     def load_data(self, *_: Any, **__: Any) -> None:
-        queries, documents = (
-            Dataset.from_dict({"id": ids, "text": texts})
-            for ids, texts in ((RETRIEVAL.query_ids, RETRIEVAL.queries), (RETRIEVAL.document_ids, RETRIEVAL.documents))
-        )
-        judgements = {query: dict(grades) for query, grades in RETRIEVAL.judgements.items()}
-        split = {"corpus": documents, "queries": queries, "relevant_docs": judgements, "top_ranked": None}
-        self.dataset, self.data_loaded = {"default": {"test": split}}, True
+        self.dataset, self.data_loaded = {"default": {"test": retrieval_split(RETRIEVAL)}}, True
+
+
+class TinyReranking(AbsTaskRetrieval):
+    metadata = described("Reranking", "map_at_1000")
+
+    def load_data(self, *_: Any, **__: Any) -> None:
+        self.dataset, self.data_loaded = {"default": {"test": retrieval_split(RERANKING.load())}}, True
 
 
 class TinySTS(AbsTaskSTS):
@@ -69,6 +96,22 @@ class TinySTS(AbsTaskSTS):
 
     def load_data(self, *_: Any, **__: Any) -> None:
         self.dataset, self.data_loaded = DatasetDict({"test": PAIRS.load()}), True
+
+
+class TinyPairClassification(AbsTaskPairClassification):
+    metadata = described("PairClassification", "max_ap")
+    input1_column_name, input2_column_name, label_column_name = "text1", "text2", "label"
+
+    def load_data(self, *_: Any, **__: Any) -> None:
+        self.dataset, self.data_loaded = DatasetDict({"test": DUPLICATES.load()}), True
+
+
+class TinyBitextMining(AbsTaskBitextMining):
+    metadata = described("BitextMining", "f1")
+
+    def load_data(self, *_: Any, **__: Any) -> None:
+        pairs = TRANSLATIONS.load().rename_columns({"text1": "sentence1", "text2": "sentence2"})
+        self.dataset, self.data_loaded = DatasetDict({"test": pairs}), True
 
 
 class TinyClassification(AbsTaskClassification):
@@ -107,6 +150,17 @@ SAME_TASKS: dict[str, tuple[type[mteb.AbsTask], EvaluationTask, dict[str, str]]]
         ReadyRetrieval(RETRIEVAL),
         {"ndcg@10": "ndcg_at_10", "recall@10": "recall_at_10", "map@100": "map_at_100", "mrr@10": "mrr_at_10"},
     ),
+    "reranking": (
+        TinyReranking,
+        RERANKING,
+        {"map@1000": "map_at_1000", "mrr@10": "mrr_at_10", "ndcg@10": "ndcg_at_10"},
+    ),
+    "pair classification": (
+        TinyPairClassification,
+        PairClassificationTask(DUPLICATES),
+        {"ap": "cosine_ap", "accuracy": "cosine_accuracy", "f1": "cosine_f1"},
+    ),
+    "bitext mining": (TinyBitextMining, BitextMiningTask(TRANSLATIONS), {"f1": "f1", "accuracy": "accuracy"}),
     "sts": (TinySTS, STSTask(PAIRS), {"spearman": "cosine_spearman", "pearson": "cosine_pearson"}),
     "classification": (
         TinyClassification,

@@ -23,14 +23,16 @@ from tests.tiny_models import save_tiny_sentence_transformer
 
 PROMPTS = {"query": "query : ", "document": "document : "}
 USES = ["retrieval", "text-matching", "clustering", "classification"]
-ADAPTER = dict(
-    zip(SAME_TASKS, ["retrieval", "text-matching", "classification", "clustering", "clustering"], strict=True)
-)
-TYPES = {
-    "retrieval": "Retrieval",
-    "text-matching": "STS",
-    "clustering": "Clustering",
-    "classification": "Classification",
+TYPES = dict(zip(USES, ["Retrieval", "STS", "Clustering", "Classification"], strict=True))
+ADAPTER = {
+    "retrieval": "retrieval",
+    "reranking": "retrieval",
+    "pair classification": "text-matching",
+    "bitext mining": "text-matching",
+    "sts": "text-matching",
+    "classification": "classification",
+    "clustering": "clustering",
+    "legacy clustering": "clustering",
 }
 
 
