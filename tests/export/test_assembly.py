@@ -66,6 +66,12 @@ def test_an_assembled_model_has_in_mteb_the_scores_of_our_own_tasks(stages: Stag
         assert found == pytest.approx(score.values[ours.main_metric], abs=2e-5)
 
 
+def test_in_mteb_an_adapter_alone_computes_every_type_of_task(stages: Stages) -> None:
+    encoder = MTEBEncoder(stages.adapter("retrieval"), device="cpu")
+    assert [encoder.adapter(task_type) for task_type in ("Retrieval", "STS", "Clustering")] == ["retrieval"] * 3
+    assert encoder.mteb_model_meta.name == "lightning_jv5/retrieval"
+
+
 def test_the_command_says_how_to_use_the_model(
     stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
