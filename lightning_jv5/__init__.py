@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lightning_jv5.models import Projection as Projection
     from lightning_jv5.models import Teacher as Teacher
     from lightning_jv5.module import EmbeddingModule as EmbeddingModule
+    from lightning_jv5.mteb_encoder import MTEBEncoder as MTEBEncoder
     from lightning_jv5.rebuildable import Rebuildable as Rebuildable
     from lightning_jv5.tasks import BeirRetrieval as BeirRetrieval
     from lightning_jv5.tasks import BitextMiningTask as BitextMiningTask
@@ -26,6 +27,7 @@ _HOME_OF = {
     "EmbeddingDataModule": "lightning_jv5.datamodule",
     "EmbeddingModule": "lightning_jv5.module",
     "Embedder": "lightning_jv5.models",
+    "MTEBEncoder": "lightning_jv5.mteb_encoder",
     "LoRA": "lightning_jv5.models",
     "Projection": "lightning_jv5.models",
     "Teacher": "lightning_jv5.models",

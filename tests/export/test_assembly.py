@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_jv5 import Embedder
+from lightning_jv5 import Embedder, MTEBEncoder
 from lightning_jv5.cli import main
 from lightning_jv5.export import assemble
+from lightning_jv5.tasks import evaluate
 from tests.export.conftest import Stages
+from tests.mteb_tasks import SAME_TASKS, mteb_scores
 from tests.tiny_models import TEXTS, save_tiny_backbone
 
 
@@ -48,6 +50,26 @@ def test_an_assembled_model_is_what_sentence_transformers_reads(stages: Stages, 
 
     theirs = torch.tensor(SentenceTransformer(model, device="cpu").encode_document(TEXTS))
     torch.testing.assert_close(theirs, Embedder(model).encode(TEXTS), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["retrieval", "clustering"])
+def test_an_assembled_model_has_in_mteb_the_scores_of_our_own_tasks(stages: Stages, model: str, task: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    theirs, ours, names = SAME_TASKS[task]
+    [score] = evaluate(Embedder(stages.adapter(task)).encode, {task: ours}, progress=False)
+    found = mteb_scores(MTEBEncoder(model, device="cpu"), theirs)[names[ours.main_metric]]
+    assert found == pytest.approx(score.values[ours.main_metric], abs=2e-5)
+    [score] = evaluate(Embedder(stages.model, max_length=16).encode, {task: ours}, progress=False)
+    for folder in (model, stages.model):  # as it is: without adapters, and with one limit for both roles
+        found = mteb_scores(SentenceTransformer(folder, device="cpu"), theirs)[names[ours.main_metric]]
+        assert found == pytest.approx(score.values[ours.main_metric], abs=2e-5)
+
+
+def test_in_mteb_an_adapter_alone_computes_every_type_of_task(stages: Stages) -> None:
+    encoder = MTEBEncoder(stages.adapter("retrieval"), device="cpu")
+    assert [encoder.adapter(task_type) for task_type in ("Retrieval", "STS", "Clustering")] == ["retrieval"] * 3
+    assert encoder.mteb_model_meta.name == "lightning_jv5/retrieval"
 
 
 def test_the_command_says_how_to_use_the_model(
