@@ -5,6 +5,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -122,6 +123,10 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
                 training_set.source.load()
         if self.predict is not None:
             self.predict.load()
+        function = None if self.trainer is None else self.trainer.state.fn
+        tasks = {TrainerFn.FITTING: self.val, TrainerFn.VALIDATING: self.val, TrainerFn.TESTING: self.test}
+        for task in tasks.get(function, {}).values():  # type: ignore[arg-type]
+            task.prepare()
 
     def setup(self, stage: str) -> None:
         """Load what the stage needs. The models must be there: they know how texts become tokens."""

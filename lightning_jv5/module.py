@@ -100,6 +100,7 @@ class EmbeddingModule(Rebuildable, SharesEvaluation, LightningModule):
         self._lr = self._configured_lr = lr
         self._resumed_batches = 0
         self._last_batch: TextBatch | None = None
+        self._evaluation_began = False
         if compile:
             self.student.backbone.compile(dynamic=True)
 
@@ -376,14 +377,21 @@ class EmbeddingModule(Rebuildable, SharesEvaluation, LightningModule):
         self._end_evaluation("test")
 
     def _begin_evaluation(self) -> None:
+        self._evaluation_began = True
         views = dict.fromkeys([View(), *views_of_callbacks(self.trainer)])
         self.evaluation = begin_evaluation(self.trainer, list(views), self.device)
 
     def _update_evaluation(self, outputs: Any) -> None:
+        if not self._evaluation_began:
+            raise ValueError(
+                f"The evaluation of {type(self).__name__} has not begun, so nothing would be scored. Call super() in "
+                "your on_validation_epoch_start or on_test_epoch_start."
+            )
         if self.evaluation is not None:
             self.evaluation.update(embedded_texts(outputs, type(self).__name__))
 
     def _end_evaluation(self, prefix: str) -> None:
+        self._evaluation_began = False
         if self.evaluation is None:
             return
         for score in self.evaluation.compute([View()], progress=shows_progress(self.trainer)):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lightning_jv5 import EmbeddingDataModule
+from lightning_jv5.tasks import ReadyRetrieval, RetrievalData
 from tests.tiny_data import Recorder, TinyPairs, TinyTexts, quiet_trainer, tiny_data, tiny_module, tiny_task
 
 
@@ -145,3 +146,18 @@ def test_a_task_name_must_be_a_log_key(name: str) -> None:
 def test_sizes_are_positive(size: str) -> None:
     with pytest.raises(ValueError, match=f"Got {size} 0; need at least 1"):
         EmbeddingDataModule(TinyPairs(), **{size: 0})
+
+
+def test_evaluation_tasks_are_read_once_per_machine_before_every_process_reads_them(tmp_path: Path) -> None:
+    read: list[str] = []
+
+    class Noting(ReadyRetrieval):
+        def load(self) -> RetrievalData:
+            read.append("load")
+            return super().load()
+
+    data = tiny_data(val={"first": Noting(tiny_task()._ready)})
+    trainer = quiet_trainer(tmp_path, fast_dev_run=True)
+    data.setup = lambda stage: read.append("setup") or type(data).setup(data, stage)  # type: ignore[method-assign, func-returns-value]
+    trainer.validate(tiny_module(tmp_path), data, verbose=False)
+    assert read == ["load", "setup"]

@@ -75,19 +75,21 @@ class BitextMining(WholeSetMetric):
 
     def score(self, embeddings: Tensor) -> dict[str, float]:
         """Return ``f1``, ``accuracy``, ``precision`` and ``recall``, in [0, 1]."""
+        query, document = self.query(embeddings), self.document(embeddings)
+
+        def found(sources: Tensor, targets: Tensor) -> Tensor:
+            """Which of the targets each source finds; both are rows of ``embeddings``."""
+            tiles = (document[some] for some in torch.split(targets, _TARGETS_PER_TILE))
+            if self.view is None or self.view.precision != "rescored":
+                return nearest(query[sources], tiles, depth=1).rows.squeeze(1)
+            candidates = nearest(query[sources], tiles, depth=min(RESCORED_TARGETS, len(targets))).rows
+            return _rescored(embeddings, sources, targets, candidates)
+
         self.groups = {
-            group: mining_measures(self._found(embeddings, self._left[rows], self._right[rows]))
+            group: mining_measures(found(self._left[rows], self._right[rows]))
             for group, rows in self._rows_of_group.items()
         }
-        return mining_measures(self._found(embeddings, self._left, self._right))
-
-    def _found(self, embeddings: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
-        """Which of the targets each source finds; both are rows of ``embeddings``."""
-        rescored = self.view is not None and self.view.precision == "rescored"
-        query, document = self.query(embeddings), self.document(embeddings)
-        tiles = (document[some] for some in torch.split(targets, _TARGETS_PER_TILE))
-        found = nearest(query[sources], tiles, depth=min(RESCORED_TARGETS, len(targets)) if rescored else 1).rows
-        return _rescored(embeddings, sources, targets, found) if rescored else found.squeeze(1)
+        return mining_measures(found(self._left, self._right))
 
 
 def _rescored(embeddings: Tensor, sources: Tensor, targets: Tensor, found: Tensor) -> Tensor:

@@ -152,8 +152,9 @@ class EmbeddingSums(Metric):
                 f"Got rows {rows.min()} to {rows.max()}; need 0 to {self.text_count - 1}. "
                 "Pass positions among the task's texts."
             )
-        first = torch.full((self.text_count,), len(rows)).scatter_reduce_(0, rows, torch.arange(len(rows)), "amin")
-        new = first[(first < len(rows)) & ~self._seen]
+        ordered, order = rows.sort(stable=True)
+        first = order[F.pad(ordered[1:] != ordered[:-1], (1, 0), value=True)] if len(rows) else order
+        new = first[~self._seen[rows[first]]]
         self._seen[rows] = True
         vectors = F.normalize(embeddings.detach().to(self.total.device)[new].double(), dim=1)
         self.total += vectors.sum(0)

@@ -117,9 +117,10 @@ class Evaluation:
             ValueError: If there is none.
         """
         if (task, view) not in self._metrics:
+            pairs = ", ".join(f"{name} {key.name or 'whole'}" for name, key in self._metrics)
             raise ValueError(
-                f"Got task {task!r} and view {view}; need one of the tasks {list(self.tasks)} and of the views "
-                f"{list(self.views)}. Use the names of the evaluation's own tasks."
+                f"Got task {task!r} and view {view}; this evaluation scores {pairs}. Use one of its own tasks and "
+                "views; a task is scored in its precisions alone."
             )
         return self._metrics[task, view]
 
@@ -143,12 +144,12 @@ class Evaluation:
             metric.update(embedded.role, embedded.embeddings, embedded.rows)
 
     def compute(self, views: Sequence[View] | None = None, *, progress: bool = False) -> list[Score]:
-        """Return the score of each view of each task that has it. Merges over ranks, so every rank calls it.
+        """Return the score of each view of each task that has it, task by task. Merges over ranks: every rank calls it.
 
         What has been computed is kept until more texts arrive: several may ask, each for views of its own.
 
         Args:
-            views: Views of the evaluation to score; by default all.
+            views: Views of the evaluation to score, in the order in which they are returned; by default all.
             progress: Whether to show a bar over the views, if they take over two seconds (as classifiers do).
 
         Raises:
@@ -161,7 +162,8 @@ class Evaluation:
                 f"Got the view {missing}; need some of {[view.name or 'whole' for view in self.views]}. Give it to the "
                 "evaluation before the texts come."
             )
-        asked = [(key, metric) for key, metric in self._metrics.items() if key[1] in wanted]
+        keys = [(task, view) for task in self.tasks for view in wanted if (task, view) in self._metrics]
+        asked = [(key, self._metrics[key]) for key in keys]
         bar = tqdm(asked, desc="Scoring", unit="view", delay=2, leave=False, disable=not progress)
         return [
             Score(
@@ -227,7 +229,13 @@ def evaluate(
     """
     if batch_texts < 1:
         raise ValueError(f"Got batch_texts={batch_texts}; need at least 1. Raise it.")
-    for task in tasks.values():
+    for name, task in tasks.items():
+        if views and not any(view.precision in task.precisions for view in views):
+            given = ", ".join(dict.fromkeys(view.precision for view in views))
+            raise ValueError(
+                f"Got views of the precisions {given} for the task {name!r}, which is scored in "
+                f"{', '.join(task.precisions)}. Add such a view, or take the task out."
+            )
         task.prepare()
     evaluation = Evaluation(tasks, views, device)
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)

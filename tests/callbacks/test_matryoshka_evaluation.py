@@ -69,3 +69,16 @@ def test_without_dims_they_follow_the_students_width_also_for_sign_bits(tmp_path
 def test_without_dims_the_students_width_must_be_known(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"got no dims, and LightningModule has no student\.dim to choose them by"):
         MatryoshkaEvaluation().setup(tiny_trainer(tmp_path, []), LightningModule(), "fit")
+
+
+@pytest.mark.parametrize("others_first", [True, False])
+def test_the_curve_has_each_value_at_its_dim_whoever_wants_a_view_first(tmp_path: Path, others_first: bool) -> None:
+    others = [BinaryQuantization(dims=[16])]
+    callbacks = [*others, MatryoshkaEvaluation([1, 16])] if others_first else [MatryoshkaEvaluation([1, 16]), *others]
+    module = tiny_module(tmp_path, teacher=False)
+    tiny_trainer(tmp_path, callbacks).validate(module, datamodule=tiny_datamodule(), verbose=False)
+    drawn = json.loads((tmp_path / "figures" / "val.matryoshka.step-0.json").read_text())
+    expected = directly(module, View(1), View(16))
+    values = [expected["mrr@10", f"dim{dim}"] for dim in (1, 16)]
+    assert values[0] != values[1]
+    assert (drawn["dims"], drawn["values"]["small"]) == ([1, 16], pytest.approx(values))

@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_jv5 import EmbeddingModule
 from lightning_jv5.callbacks import BinaryQuantization, MatryoshkaEvaluation, RankedExamples, ViewEvaluation
 from lightning_jv5.callbacks.view_evaluation import smaller_dims
 from lightning_jv5.metrics import StreamingRetrieval, View
@@ -156,3 +157,14 @@ def test_a_subclass_with_a_step_of_its_own_is_scored_too(tmp_path: Path) -> None
 )
 def test_smaller_dims_are_powers_of_two_below_the_width(width: int, dims: list[int]) -> None:
     assert smaller_dims(width) == dims
+
+
+class Forgetful(EmbeddingModule):
+    def on_validation_epoch_start(self) -> None:
+        pass
+
+
+def test_a_subclass_that_forgets_to_begin_the_pass_is_told(tmp_path: Path) -> None:
+    module = Forgetful(tiny_module(tmp_path, teacher=False).student)
+    with pytest.raises(ValueError, match=r"The evaluation of Forgetful has not begun.*Call super\(\)"):
+        tiny_trainer(tmp_path, []).validate(module, datamodule=tiny_datamodule(), verbose=False)

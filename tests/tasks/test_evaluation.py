@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_refused() -> None:
     evaluation = Evaluation({"first": first}, [View()])
     with pytest.raises(ValueError, match=r"Got embeddings of the task 'other'; need one of \['first'\]"):
         evaluation.update(EmbeddedTexts(torch.ones(1, 2), torch.tensor([0]), "other", "query"))
-    with pytest.raises(ValueError, match=r"Got task 'first' and view .*dim=4.*; need one of the tasks \['first'\]"):
+    with pytest.raises(ValueError, match=r"Got task 'first' and view .*dim=4.*; this evaluation scores first whole\."):
         evaluation.metric("first", View(dim=4))
     with pytest.raises(ValueError, match="embeddings of 8 coordinates for a view of 9"):
         evaluate(encode_letters, {"first": first}, [View(dim=9)], progress=False)
@@ -203,3 +203,20 @@ def test_a_task_has_no_score_of_a_precision_that_says_nothing_of_it() -> None:
         ("second", ""),
         ("second", "dim4_int8"),
     ]
+
+
+def test_a_task_that_no_view_says_something_of_is_refused_before_it_is_encoded() -> None:
+    class FloatsAlone(ReadyRetrieval):
+        precisions = ("float",)
+
+    tasks = {"first": FloatsAlone(task(0)._ready)}
+    with pytest.raises(ValueError, match="Got views of the precisions int8, binary for the task 'first', which is s"):
+        evaluate(encode_letters, tasks, [View(4, "int8"), View(precision="int8"), View(precision="binary")])
+
+
+def test_scores_come_in_the_order_in_which_views_are_asked_for() -> None:
+    first = task(0)
+    first.prepare()
+    evaluation = Evaluation({"first": first}, VIEWS)
+    wanted = [VIEWS[3], VIEWS[0], VIEWS[1]]
+    assert [score.view for score in evaluation.compute(wanted)] == wanted
