@@ -65,8 +65,9 @@ def assemble(adapters: list[str], output: str, *, base: str | None = None, overw
         )
     embedder = Embedder(str(source), pooling=None)
     theta = rope_theta(embedder.backbone)
-    for path, one in zip(adapters, described.values(), strict=True):
-        embedder.load_adapter(path)  # refuses one of another model
+    for path, (task, one) in zip(adapters, described.items(), strict=True):
+        # Refuses one of another model; the model's folder may have one of that name
+        embedder.load_adapter(path, f"assembled-{task}")
         if one.inference_theta is not None and one.inference_theta != theta:
             raise ValueError(
                 f"{path!r} is to be used with a RoPE theta of {one.inference_theta}, and its model has {theta}. Train "

@@ -57,7 +57,7 @@ def write_model_card(
     parts = [
         f"---\n{front}---",
         f"# {escaped(name)}",
-        f"A text-embedding model with {model.dim} dimensions, trained with lightning_jv5 {__version__}. {_ABOUT[layout]}",
+        f"A text-embedding model with {model.dim} dimensions, made with lightning_jv5 {__version__}. {_ABOUT[layout]}",
         _facts(written, dims),
         f"## Prompts\n\n{_prompts(written)}",
         f"## Use\n\n{examples(folder, layout, written, name=name, dims=dims)}",
@@ -66,9 +66,7 @@ def write_model_card(
     if scores := _scores(folder):
         parts.append(f"## Scores\n\n{scores}")
     if license is None:
-        parts.append(
-            "## License\n\nNot stated: it follows from the model that training started from, and from the data."
-        )
+        parts.append("## License\n\nNot stated: it follows from the model that training started from, and the data.")
     (folder / CARD).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 

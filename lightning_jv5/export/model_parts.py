@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lightning_jv5.export.machine_paths import without_machine_paths
 from lightning_jv5.models.adapter_folders import AdapterFolders
 from lightning_jv5.models.backbone import resolve_path
 from lightning_jv5.models.embedder import Embedder
@@ -53,6 +54,7 @@ class ModelParts:
             prompts=dict(self.adapters.prompts(task) or tokenization.prompts),
             max_length=dict(self.adapters.max_length(task) or tokenization.max_length),
             inference_theta=self.adapters.inference_theta(task) or theta,
+            trained=without_machine_paths(described.trained),
         )
 
 
