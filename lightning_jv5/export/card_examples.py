@@ -6,7 +6,10 @@ from pathlib import Path
 
 from lightning_jv5.export.adapters_layout import Written
 from lightning_jv5.export.markdown import fenced
-from lightning_jv5.models.sentence_transformers_folder import POOLING
+from lightning_jv5.models.sentence_transformers_folder import (
+    SentenceTransformersFolder,
+    read_sentence_transformers_folder,
+)
 
 _TEXTS = 'queries, documents = ["where is the cat?"], ["The cat sat on the mat.", "A dog runs fast."]'
 
@@ -33,15 +36,16 @@ def examples(folder: Path, layout: str, written: Written, *, name: str, dims: Se
             'place of the model\'s; `model_kwargs={"default_task": ...}` says what calls without a task use:'
         )
         found.append((intro, _switching(quoted, task)))
-    if layout in ("switching", "assembled") and not list(folder.glob("*_Dense")):
-        found.append(("With transformers and PEFT:", _peft(quoted, task, folder, written)))
-    if layout == "jina_v5":
+    settings = read_sentence_transformers_folder(str(folder))  # transformers alone knows of no layers after pooling
+    if layout in ("switching", "assembled") and settings is not None and not settings.dense:
+        found.append(("With transformers and PEFT:", _peft(quoted, task, settings, written)))
+    if layout == "jina_v5" and settings is not None and not settings.dense:
         intro = (
             "An engine that knows the layout is told the task (vLLM: `jina_task` among its `--hf-overrides`). What it "
             "does, with safetensors and transformers alone, in a folder on this machine:"
         )
-        found.append((intro, _merging(quoted, task, folder, written)))
-    else:
+        found.append((intro, _merging(quoted, task, settings, written)))
+    if layout != "jina_v5":
         found.append(("With lightning_jv5:", _lightning_jv5(quoted, task if written.adapters else None)))
     return "\n\n".join(f"{intro}\n\n{fenced(program, 'python')}" for intro, program in found)
 
@@ -70,7 +74,7 @@ print(model.similarity(query_embeddings, model.encode(documents, task={task}, pr
 """.lstrip()
 
 
-def _peft(name: str, task: str, folder: Path, written: Written) -> str:
+def _peft(name: str, task: str, settings: SentenceTransformersFolder, written: Written) -> str:
     prompt = json.dumps(next(iter(written.adapters.values())).prompts["document"], ensure_ascii=False)
     return f"""
 import torch
@@ -82,14 +86,15 @@ model = AutoModel.from_pretrained({name})
 model = PeftModel.from_pretrained(model, {name}, task, subfolder=f"adapters/{{task}}").eval()
 {_TEXTS}
 texts = [{prompt} + text for text in documents]
-batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt", return_token_type_ids=False)
+batch = tokenizer(texts, padding=True, padding_side="right", truncation=True, return_tensors="pt")
+batch.pop("token_type_ids", None)
 with torch.no_grad():
     tokens = model(**batch).last_hidden_state
-{_pooled(folder)}
+{_pooled(settings)}
 """.lstrip()
 
 
-def _merging(name: str, task: str, folder: Path, written: Written) -> str:
+def _merging(name: str, task: str, settings: SentenceTransformersFolder, written: Written) -> str:
     prompt = json.dumps(written.prompts["document"], ensure_ascii=False)
     return f"""
 import json
@@ -119,10 +124,11 @@ model.load_state_dict(weights)
 tokenizer = AutoTokenizer.from_pretrained(folder)
 {_TEXTS}
 texts = [{prompt} + text for text in documents]
-batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt", return_token_type_ids=False)
+batch = tokenizer(texts, padding=True, padding_side="right", truncation=True, return_tensors="pt")
+batch.pop("token_type_ids", None)
 with torch.no_grad():
     tokens = model(**batch).last_hidden_state
-{_pooled(folder)}
+{_pooled(settings)}
 """.lstrip()
 
 
@@ -137,14 +143,13 @@ print(embedder.encode(queries, "query"{chosen}) @ embedder.encode(documents, "do
 """.lstrip()
 
 
-def _pooled(folder: Path) -> str:
-    settings = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+def _pooled(settings: SentenceTransformersFolder) -> str:
     lines = {
         "last": 'embeddings = tokens[torch.arange(len(tokens)), batch["attention_mask"].sum(dim=1) - 1]',
         "mean": 'mask = batch["attention_mask"].unsqueeze(-1)\n'
         "embeddings = (tokens * mask).sum(dim=1) / mask.sum(dim=1)",
         "cls": "embeddings = tokens[:, 0]",
-    }[POOLING[settings["pooling_mode"]]]
-    if list(folder.glob("*_Normalize")):
+    }[settings.pooling]
+    if settings.normalize:
         lines += "\nembeddings = torch.nn.functional.normalize(embeddings, dim=-1)"
     return lines

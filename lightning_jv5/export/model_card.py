@@ -9,7 +9,7 @@ from typing import Any
 from lightning_jv5 import __version__
 from lightning_jv5.export.adapters_layout import Written
 from lightning_jv5.export.card_examples import examples
-from lightning_jv5.export.machine_paths import TRAINING_CONFIG
+from lightning_jv5.export.machine_paths import TRAINING_CONFIG, without_machine_paths
 from lightning_jv5.export.markdown import code, escaped, fenced, table
 from lightning_jv5.models.model_folder import ADAPTERS, ModelFolder, adapters_in, read_model_folder
 
@@ -159,10 +159,11 @@ def _facts(written: Written, dims: Sequence[int]) -> str:
 
 
 def _prompts(written: Written) -> str:
-    rows = [["", *(code(json.dumps(written.prompts[role], ensure_ascii=False)) for role in ("query", "document"))]]
-    rows += [
-        [escaped(task), *(code(json.dumps(one.prompts[role], ensure_ascii=False)) for role in ("query", "document"))]
-        for task, one in written.adapters.items()
+    every = {"none" if written.adapters else "any": written.prompts}
+    every |= {task: one.prompts for task, one in written.adapters.items()}
+    rows = [
+        [escaped(task), *(code(json.dumps(prompts[role], ensure_ascii=False)) for role in ("query", "document"))]
+        for task, prompts in every.items()
     ]
     intro = "What is put before each text; a document's is the default."
     return f"{intro}\n\n{table(['task', 'query', 'document'], rows)}"
@@ -178,7 +179,8 @@ def _configs(folder: Path) -> dict[str, Any]:
     files = {"": folder / TRAINING_CONFIG}
     files |= {file.name.removesuffix(f"_{TRAINING_CONFIG}"): file for file in folder.glob(f"*_{TRAINING_CONFIG}")}
     files |= {file.parent.name: file for file in sorted(folder.glob(f"{ADAPTERS}/*/{TRAINING_CONFIG}"))}
-    return {name: yaml.safe_load(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+    plain = {name: yaml.safe_load(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+    return {name: without_machine_paths(config) for name, config in plain.items()}
 
 
 def _training(folder: Path, written: Written, configs: Mapping[str, Any]) -> str:
@@ -199,7 +201,7 @@ def _training(folder: Path, written: Written, configs: Mapping[str, Any]) -> str
             ]
             lines.append(table(["data", "source", "settings"], rows))
         if "objective" in made:
-            objective = yaml.safe_dump(made["objective"], sort_keys=False, allow_unicode=True)
+            objective = yaml.safe_dump(_readable(without_machine_paths(made["objective"])), sort_keys=False, allow_unicode=True)
             lines.append("The objective:\n\n" + fenced(objective, "yaml"))
         if lines:
             title = f"### Adapter {escaped(name)}" if name else "### Model"
@@ -231,6 +233,17 @@ def _sources_below(name: str, part: Any) -> Iterator[tuple[str, dict[str, Any]]]
 
 def _listed(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in settings.items())
+
+
+def _readable(part: Any) -> Any:
+    """Write a described part as its class's name over the arguments that were given."""
+    if isinstance(part, list):
+        return [_readable(value) for value in part]
+    if not isinstance(part, dict):
+        return part
+    if isinstance(part.get("class_path"), str):
+        return {part["class_path"].rpartition(".")[2]: _readable(part.get("init_args") or {})}
+    return {key: _readable(value) for key, value in part.items() if value is not None}
 
 
 def _matryoshka_dims(trained: Any) -> Iterator[int]:
