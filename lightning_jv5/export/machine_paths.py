@@ -35,10 +35,11 @@ def copy_plain(source: Path, target: Path) -> None:
 
     if not source.is_file():
         return
-    plain = without_machine_paths(yaml.safe_load(source.read_text(encoding="utf-8")))  # JSON is YAML, too
+    text = source.read_text(encoding="utf-8")
     if source.suffix == ".json":
-        write_json(target, plain)
+        write_json(target, without_machine_paths(json.loads(text)))
     else:
+        plain = without_machine_paths(yaml.safe_load(text))
         target.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 

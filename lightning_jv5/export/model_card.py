@@ -201,7 +201,9 @@ def _training(folder: Path, written: Written, configs: Mapping[str, Any]) -> str
             ]
             lines.append(table(["data", "source", "settings"], rows))
         if "objective" in made:
-            objective = yaml.safe_dump(_readable(without_machine_paths(made["objective"])), sort_keys=False, allow_unicode=True)
+            objective = yaml.safe_dump(
+                _readable(without_machine_paths(made["objective"])), sort_keys=False, allow_unicode=True
+            )
             lines.append("The objective:\n\n" + fenced(objective, "yaml"))
         if lines:
             title = f"### Adapter {escaped(name)}" if name else "### Model"

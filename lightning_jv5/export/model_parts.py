@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lightning_jv5.data.roles import PROMPT_ROLES
 from lightning_jv5.export.machine_paths import without_machine_paths
 from lightning_jv5.models.adapter_folders import AdapterFolders
 from lightning_jv5.models.backbone import resolve_path
@@ -45,14 +46,14 @@ class ModelParts:
             embedder: Made by :meth:`embedder`; answers what the folder leaves open.
             task: Whose adapter; None for the model alone.
         """
-        tokenization = embedder.tokenization
+        tokenization, prompts = embedder.tokenization, self.adapters.prompts(task)
         theta = rope_theta(embedder.backbone)
         found = read_model_folder(self.model if task is None else self.adapters.folder(task))
         described = found or ModelFolder("model", {}, {}, embedder.dim, theta=theta)
         return replace(
             described,
-            prompts=dict(self.adapters.prompts(task) or tokenization.prompts),
-            max_length=dict(self.adapters.max_length(task) or tokenization.max_length),
+            prompts=tokenization.prompts if prompts is None else {role: prompts.get(role, "") for role in PROMPT_ROLES},
+            max_length={**tokenization.max_length, **(self.adapters.max_length(task) or {})},
             inference_theta=self.adapters.inference_theta(task) or theta,
             trained=without_machine_paths(described.trained),
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from sentence_transformers.models import Transformer
+from sentence_transformers.sentence_transformer.modules import Transformer
 
 
 class TaskSwitchingTransformer(Transformer):  # type: ignore[misc]
@@ -25,7 +25,7 @@ class TaskSwitchingTransformer(Transformer):  # type: ignore[misc]
         settings: Those of ``Transformer``.
 
     Raises:
-        ValueError: If there is no such task.
+        ValueError: If there is no such task, or there are no adapters.
     """
 
     config_keys = [*Transformer.config_keys, "tasks", "roles", "default_task"]  # noqa: RUF012
@@ -45,14 +45,20 @@ class TaskSwitchingTransformer(Transformer):  # type: ignore[misc]
         super().__init__(model_name_or_path, model_kwargs=model_settings, **settings)
         self.tasks, self.roles, self.default_task = tasks, roles, default_task
         self._chosen(None)  # is there a task of the default's name?
-        keys = ("token", "cache_dir", "revision", "local_files_only")
-        found = {key: model_settings[key] for key in keys if key in model_settings}
-        first, *others = tasks
-        adapted = PeftModel.from_pretrained(
-            self.model, model_name_or_path, first, subfolder=f"adapters/{first}", **found
+        adapters = self.load_dir_path(
+            model_name_or_path,
+            "adapters",
+            token=model_settings.get("token"),
+            cache_folder=model_settings.get("cache_dir"),
+            revision=model_settings.get("revision"),
+            local_files_only=model_settings.get("local_files_only", False),
         )
+        if adapters is None:
+            raise ValueError(f"{model_name_or_path!r} has no folder adapters. Download the model again.")
+        first, *others = tasks
+        adapted = PeftModel.from_pretrained(self.model, str(Path(adapters, first)), first)
         for task in others:
-            adapted.load_adapter(model_name_or_path, task, subfolder=f"adapters/{task}", **found)
+            adapted.load_adapter(str(Path(adapters, task)), task)
         self._adapted = (adapted.eval(),)  # PEFT changes the model itself; in a tuple, its weights are not there twice
 
     def preprocess(self, inputs: Any, prompt: str | None = None, task: str | None = None, **kwargs: Any) -> Any:

@@ -112,6 +112,11 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Converted:
     for family in FAMILIES:
         shutil.move(made / family / "assembled", moved / family / "assembled")
     shutil.rmtree(made)
+    snapshot = moved / "cache" / "hub" / "models--ada--tiny" / "snapshots" / ("0" * 40)
+    shutil.copytree(moved / "eurobert" / "switching", snapshot)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
+    jobs.append(["eurobert", "hub", None, "ada/tiny"])
     plan, output = moved / "jobs.json", moved / "found.safetensors"
     plan.write_text(json.dumps({"jobs": jobs, "texts": TEXTS}))
     run_without_lightning_jv5([str(Path(foreign_loading.__file__)), str(plan), str(output)], moved)

@@ -53,6 +53,11 @@ def switching(folder: str, tasks: list[str], texts: list[str], copy: str) -> dic
     return found
 
 
+def from_hub(name: str, texts: list[str]) -> dict[str, Tensor]:
+    model = SentenceTransformer(name, device="cpu", trust_remote_code=True)
+    return {"retrieval": torch.tensor(model.encode(texts, task="retrieval"))}
+
+
 def peft(folder: str, task: str) -> dict[str, Tensor]:
     model: Any = PeftModel.from_pretrained(AutoModel.from_pretrained(folder), f"{folder}/adapters/{task}").eval()
     with torch.no_grad():
@@ -89,6 +94,8 @@ def main(jobs: str, output: str) -> None:
         if layout == "switching":
             tasks = sorted(path.name for path in Path(folder, "adapters").iterdir())
             got = switching(folder, tasks, plan["texts"], f"{folder}-copy")
+        elif layout == "hub":
+            got = from_hub(folder, plan["texts"])
         elif layout == "merged":
             got = merged(folder, task, plan["texts"])
         else:

@@ -1,9 +1,12 @@
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from lightning_jv5 import Embedder
 from lightning_jv5.export import convert
+from lightning_jv5.export.task_switching import TaskSwitchingTransformer
 from tests.export.assembled import FAMILIES, read
 from tests.export.conftest import Converted
 from tests.export.test_convert import TASKS, close
@@ -26,6 +29,32 @@ def test_a_copy_that_sentence_transformers_saved_switches_too_and_takes_a_defaul
     close(converted.found[f"{family}/switching/None/preset"], converted.expected[f"{family}/retrieval/query"])
 
 
+def test_it_loads_by_its_name_on_the_hub(converted: Converted) -> None:
+    close(converted.found["eurobert/hub/None/retrieval"], converted.expected["eurobert/retrieval/document"])
+
+
+def test_a_model_without_prompts_takes_those_of_its_tasks(converted: Converted, tmp_path: Path) -> None:
+    model = shutil.copytree(converted.layout("bert", "assembled"), tmp_path / "model")
+    for folder, prompt in (
+        (model, ""),
+        (model / "adapters" / "retrieval", ""),
+        (model / "adapters" / "clustering", "on "),
+    ):
+        described = read(folder / "lightning_jv5.json") | {"prompts": {"query": prompt, "document": prompt}}
+        (folder / "lightning_jv5.json").write_text(json.dumps(described))
+    theirs = read(model / "config_sentence_transformers.json") | {"prompts": {}, "default_prompt_name": None}
+    (model / "config_sentence_transformers.json").write_text(json.dumps(theirs))
+    convert(str(model), str(tmp_path / "x"), "switching")
+    prompts = read(tmp_path / "x" / "config_sentence_transformers.json")
+    assert (prompts["prompts"], prompts["default_prompt_name"]) == ({"query": "on ", "document": "on "}, "document")
+    module = TaskSwitchingTransformer.load(str(tmp_path / "x"))
+    ids = {task: module.preprocess(["a dog"], prompt="on ", task=task)["input_ids"].tolist() for task in TASKS}
+    tokens = Embedder(str(model)).tokenization
+    assert ids == {"retrieval": tokens(["a dog"], "document"), "clustering": tokens(["on a dog"], "document")}
+    other = module.preprocess(["a dog"], prompt="who ", task="clustering")["input_ids"].tolist()
+    assert other == tokens(["who a dog"], "document")  # a prompt of the caller's own stays
+
+
 def test_a_task_that_is_not_there_is_refused_in_the_folder_too(converted: Converted) -> None:
     said = bytes(converted.found["bert/switching/None/refused"].tolist()).decode()
     assert said == "Got task 'cooking'; this model has adapters for clustering, retrieval."
@@ -41,6 +70,13 @@ def test_the_task_of_calls_that_name_none_can_be_chosen(converted: Converted, tm
     model = str(converted.layout("bert", "assembled"))
     convert(model, str(tmp_path / "x"), "switching", task="clustering")
     assert read(tmp_path / "x" / "sentence_bert_config.json")["default_task"] == "clustering"
+
+
+def test_a_folder_that_lost_its_adapters_says_so(converted: Converted, tmp_path: Path) -> None:
+    folder = shutil.copytree(converted.layout("bert", "switching"), tmp_path / "x")
+    shutil.rmtree(folder / "adapters")
+    with pytest.raises(ValueError, match=r"has no folder adapters. Download the model again"):
+        TaskSwitchingTransformer.load(str(folder))
 
 
 def test_an_adapter_named_like_a_role_is_refused(converted: Converted, tmp_path: Path) -> None:
