@@ -1,7 +1,7 @@
 """A model without adapters, and its adapters beside it: what the layouts that keep adapters have in common."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -63,6 +63,7 @@ def write_model_and_adapters(parts: ModelParts, folder: Path, *, task: str | Non
     prompts = shared_prompts([one.prompts for one in everyone])
     embedder.tokenization = embedder.tokenization.replaced(prompts=prompts, max_length=limits)
     write_sentence_transformers(embedder, folder, inference_theta=thetas[0] or None, dtype=dtype)
+    model = replace(model, inference_theta=thetas[0] or None)
     for name in parts.tasks:
         _copy_adapter(parts.adapters.folder(name), folder / ADAPTERS / name)
     return Written(model, adapters, prompts)

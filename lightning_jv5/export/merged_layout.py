@@ -38,6 +38,6 @@ def write_merged(parts: ModelParts, folder: Path, *, task: str | None, dtype: to
     described = parts.description(embedder, task)
     merge_adapter(embedder.backbone, task)
     write_sentence_transformers(embedder, folder, inference_theta=described.inference_theta, dtype=dtype)
-    trained = {**described.trained, "merged_task": task}
+    trained = {**described.trained, "merged_task": task, "model": parts.description(embedder).trained}
     model = replace(described, kind="model", task=None, base=None, base_fingerprint=None, trained=trained)
     return Written(model, {}, described.prompts)

@@ -144,10 +144,12 @@ def _on_hub(settings: Mapping[str, Any]) -> bool:
 def _facts(written: Written, dims: Sequence[int]) -> str:
     model = written.model
     rows = [("Dimensions", str(model.dim))]
-    if dims:
-        smaller = ", ".join(str(dim) for dim in dims if dim < model.dim)
+    if smaller := ", ".join(str(dim) for dim in dims if dim < model.dim):
         rows.append(("Matryoshka", f"the first {smaller} dimensions, normalised again, are embeddings too"))
-    rows.append(("Longest text", f"query {model.max_length['query']} tokens, document {model.max_length['document']}"))
+    query, document = (
+        max(one.max_length[role] for one in (model, *written.adapters.values())) for role in ("query", "document")
+    )
+    rows.append(("Longest text", f"query {query} tokens, document {document}"))
     if written.adapters:
         rows.append(("Tasks", ", ".join(written.adapters)))
     thetas = {"": model, **written.adapters}
@@ -187,7 +189,8 @@ def _training(folder: Path, written: Written, configs: Mapping[str, Any]) -> str
     import yaml
 
     merged = written.model.trained.get("merged_task")
-    trained = {str(merged or ""): written.model.trained}
+    of_model: Any = written.model.trained.get("model", {}) if merged else written.model.trained
+    trained = {"": of_model} | ({str(merged): written.model.trained} if merged else {})
     trained |= {task: one.trained for task, one in written.adapters.items()}
     sections = []
     for name in dict.fromkeys([*configs, *trained]):

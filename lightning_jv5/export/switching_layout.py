@@ -42,5 +42,6 @@ def write_switching(parts: ModelParts, folder: Path, *, task: str | None, dtype:
     # Where both roles have one prompt, so has every task, and the role does not matter
     roles = {prompt: role for role, prompt in written.prompts.items() if prompt}
     tasks = {name: one.prompts for name, one in written.adapters.items()}
-    write_json(folder / _TRANSFORMER, {**settings, "tasks": tasks, "roles": roles, "default_task": task})
+    settings |= {"tasks": tasks, "without_task": written.model.prompts, "roles": roles, "default_task": task}
+    write_json(folder / _TRANSFORMER, settings)
     return written

@@ -19,7 +19,8 @@ class TaskSwitchingTransformer(Transformer):  # type: ignore[misc]
     Args:
         model_name_or_path: The folder, or its id on the hub.
         tasks: By task, its prompts by role: ``{"retrieval": {"query": "Query: ", "document": "Document: "}}``.
-        roles: Role of each of the model's own prompts, in whose place the task's prompt of that role is put.
+        without_task: The same for calls that use no adapter.
+        roles: Role of each prompt of ``config_sentence_transformers.json``, in whose place the task's own is put.
         default_task: The task where a call names none: ``model_kwargs={"default_task": "retrieval"}``. None means the
             model without any adapter.
         settings: Those of ``Transformer``.
@@ -28,7 +29,7 @@ class TaskSwitchingTransformer(Transformer):  # type: ignore[misc]
         ValueError: If there is no such task, or there are no adapters.
     """
 
-    config_keys = [*Transformer.config_keys, "tasks", "roles", "default_task"]  # noqa: RUF012
+    config_keys = [*Transformer.config_keys, "tasks", "without_task", "roles", "default_task"]  # noqa: RUF012
     forward_kwargs = {"task"}  # noqa: RUF012
 
     def __init__(
@@ -36,6 +37,7 @@ class TaskSwitchingTransformer(Transformer):  # type: ignore[misc]
         model_name_or_path: str,
         *,
         tasks: dict[str, dict[str, str]],
+        without_task: dict[str, str],
         roles: dict[str, str],
         default_task: str | None = None,
         **settings: Any,
@@ -43,7 +45,7 @@ class TaskSwitchingTransformer(Transformer):  # type: ignore[misc]
         model_settings = dict(settings.pop("model_kwargs", None) or {})
         default_task = model_settings.pop("default_task", default_task)
         super().__init__(model_name_or_path, model_kwargs=model_settings, **settings)
-        self.tasks, self.roles, self.default_task = tasks, roles, default_task
+        self.tasks, self.without_task, self.roles, self.default_task = tasks, without_task, roles, default_task
         self._chosen(None)  # is there a task of the default's name?
         adapters = self.load_dir_path(
             model_name_or_path,
@@ -64,8 +66,8 @@ class TaskSwitchingTransformer(Transformer):  # type: ignore[misc]
     def preprocess(self, inputs: Any, prompt: str | None = None, task: str | None = None, **kwargs: Any) -> Any:
         """Tokenise texts, with the prompt that the task has for the role of ``prompt``."""
         chosen = self._chosen(task)
-        if chosen is not None and prompt in self.roles:
-            prompt = self.tasks[chosen][self.roles[prompt]]
+        if prompt in self.roles:
+            prompt = (self.without_task if chosen is None else self.tasks[chosen])[self.roles[prompt]]
         return super().preprocess(inputs, prompt=prompt, **kwargs)
 
     def forward(self, features: dict[str, Any], task: str | None = None, **kwargs: Any) -> Any:

@@ -48,9 +48,12 @@ def test_a_model_without_prompts_takes_those_of_its_tasks(converted: Converted, 
     prompts = read(tmp_path / "x" / "config_sentence_transformers.json")
     assert (prompts["prompts"], prompts["default_prompt_name"]) == ({"query": "on ", "document": "on "}, "document")
     module = TaskSwitchingTransformer.load(str(tmp_path / "x"))
-    ids = {task: module.preprocess(["a dog"], prompt="on ", task=task)["input_ids"].tolist() for task in TASKS}
+    ids = {
+        task: module.preprocess(["a dog"], prompt="on ", task=task)["input_ids"].tolist() for task in [*TASKS, "query"]
+    }
     tokens = Embedder(str(model)).tokenization
-    assert ids == {"retrieval": tokens(["a dog"], "document"), "clustering": tokens(["on a dog"], "document")}
+    bare, prompted = tokens(["a dog"], "document"), tokens(["on a dog"], "document")
+    assert ids == {"retrieval": bare, "clustering": prompted, "query": bare}
     other = module.preprocess(["a dog"], prompt="who ", task="clustering")["input_ids"].tolist()
     assert other == tokens(["who a dog"], "document")  # a prompt of the caller's own stays
 
