@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "encode a corpus (data.predict)",
     "export": "write the model folder of a run: what the next stage starts from",
     "assemble": "join a model and its adapters to one folder",
+    "convert": "write a model folder in a layout that others load: merged, switching, jina_v5",
     "recipe": "train stage after stage, assemble the model, score every stage",
     "embed": "write a data set with the vectors of a model as columns",
     "mine": "find hard negatives for pairs or a BEIR folder",

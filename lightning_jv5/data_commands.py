@@ -16,6 +16,7 @@ from lightning_jv5.cli_errors import OneLineErrors, innermost
 # Each returns something with a summary, which is printed
 FUNCTIONS = {
     "assemble": "lightning_jv5.export.assembly:assemble",
+    "convert": "lightning_jv5.export.convert:convert",
     "embed": "lightning_jv5.data.embed_columns:embed_columns",
     "export": "lightning_jv5.export.stage:export",
     "mine": "lightning_jv5.data.mining:mine",

@@ -15,13 +15,13 @@ from lightning_jv5 import __version__
 from lightning_jv5.config_files import check_keys, find_config
 from lightning_jv5.data.cache import atomic_folder, fingerprint, write_json
 from lightning_jv5.export import assemble, export
+from lightning_jv5.export.machine_paths import forget_machine
+from lightning_jv5.export.model_card import RESULTS, read_written, write_model_card
 from lightning_jv5.models import Embedder
 from lightning_jv5.models.model_folder import DESCRIPTION, read_model_folder
 from lightning_jv5.rebuildable import Rebuildable
 from lightning_jv5.runs import AVERAGED_CHECKPOINT, CHECKPOINTS, next_version
 from lightning_jv5.tasks import EvaluationTask, evaluate
-
-RESULTS = "results.json"
 
 _CHECKPOINT_FILES = {"last": "last.ckpt", "best": "best.ckpt", "averaged": AVERAGED_CHECKPOINT}
 
@@ -141,9 +141,12 @@ def recipe(
     else:
         with atomic_folder(folder, replace=True) as building:
             shutil.copytree(list(folders.values())[-1], building, dirs_exist_ok=True)
+            forget_machine(building)
     scores = _scores(folders, tasks)
     main_metrics = {task: one.main_metric for task, one in tasks.items()}
     write_json(folder / RESULTS, {"main_metrics": main_metrics, "scores": scores})
+    layout = "assembled" if adapters else "stage"
+    write_model_card(folder, layout, read_written(folder), name=folder.resolve().name)
     return Finished(folder, folders, main_metrics, scores)
 
 

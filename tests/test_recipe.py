@@ -93,6 +93,7 @@ def test_an_interrupted_recipe_goes_on_and_a_finished_one_is_not_trained_again(t
     results = json.loads((killed / "models" / "tiny" / "results.json").read_text())
     assert results["main_metrics"] == {"pairs": "ndcg@10"}
     assert list(results["scores"]) == ["student", "retrieval"]
+    assert "| retrieval | " in (killed / "models" / "tiny" / "README.md").read_text()
     embedder = Embedder(str(killed / "models" / "tiny"))
     assert (embedder.encode(TEXTS, task="retrieval") - embedder.encode(TEXTS)).abs().max() > 1e-3
 

@@ -24,6 +24,7 @@ _FAMILY = {
     "bert": {},
     "roberta": {},
     "mpnet": {},
+    "modernbert": {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
     "eurobert": {"num_key_value_heads": 2, "bos_token_id": 2, "eos_token_id": 3, "mask_token_id": 1},
 }

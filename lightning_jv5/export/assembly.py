@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_jv5.data.cache import atomic_folder
+from lightning_jv5.export.machine_paths import forget_machine
+from lightning_jv5.export.model_card import read_written, write_model_card
 from lightning_jv5.export.stage import check_output
 from lightning_jv5.models.backbone import resolve_path
 from lightning_jv5.models.embedder import Embedder
-from lightning_jv5.models.model_folder import ADAPTERS, ModelFolder, read_model_folder
+from lightning_jv5.models.model_folder import ADAPTERS, ModelFolder, base_path, read_model_folder
 from lightning_jv5.models.rope import rope_theta
 
 
@@ -49,7 +51,8 @@ def assemble(adapters: list[str], output: str, *, base: str | None = None, overw
     folder = Path(output)
     check_output(folder, overwrite)
     described = _described(adapters)
-    bases = {one.base for one in described.values() if one.base is not None} if base is None else {base}
+    named = {base_path(path, one) for path, one in zip(adapters, described.values(), strict=True)} - {None}
+    bases = {str(one) for one in named} if base is None else {base}
     if len(bases) != 1:
         raise ValueError(
             f"The adapters belong to {' and '.join(sorted(map(repr, bases))) or 'no model that they name'}; need one "
@@ -62,8 +65,9 @@ def assemble(adapters: list[str], output: str, *, base: str | None = None, overw
         )
     embedder = Embedder(str(source), pooling=None)
     theta = rope_theta(embedder.backbone)
-    for path, one in zip(adapters, described.values(), strict=True):
-        embedder.load_adapter(path)  # refuses one of another model
+    for path, (task, one) in zip(adapters, described.items(), strict=True):
+        # Refuses one of another model; the model's folder may have one of that name
+        embedder.load_adapter(path, f"assembled-{task}")
         if one.inference_theta is not None and one.inference_theta != theta:
             raise ValueError(
                 f"{path!r} is to be used with a RoPE theta of {one.inference_theta}, and its model has {theta}. Train "
@@ -73,6 +77,9 @@ def assemble(adapters: list[str], output: str, *, base: str | None = None, overw
         shutil.copytree(source, building, dirs_exist_ok=True, ignore=shutil.ignore_patterns(ADAPTERS))
         for path, task in zip(adapters, described, strict=True):
             shutil.copytree(path, building / ADAPTERS / task)
+            forget_machine(building / ADAPTERS / task)
+        forget_machine(building)
+        write_model_card(building, "assembled", read_written(building), name=folder.resolve().name)
     return Assembled(folder, list(described))
 
 

@@ -77,6 +77,7 @@ def tokenizer_of(tokenization: Tokenization) -> Any:
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.model_max_length = max(tokenization.max_length.values())
+    tokenizer.padding_side = "right"  # as we compute: on the left it would shift absolute positions
     if tokenization.appended:
         [end] = tokenization.appended
         token = tokenizer.convert_ids_to_tokens(end)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_jv5.data.cache import atomic_folder, write_json
+from lightning_jv5.export.machine_paths import TRAINING_CONFIG
 from lightning_jv5.export.sentence_transformers_layout import write_sentence_transformers
 from lightning_jv5.losses import Loss
 from lightning_jv5.models.embedder import Embedder
@@ -22,8 +23,7 @@ from lightning_jv5.models.rope import rope_theta
 from lightning_jv5.module import checkpoint_description
 from lightning_jv5.rebuildable import rebuild
 
-TRAINING_CONFIG = "training_config.yaml"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def export(
     Raises:
         ValueError: If there is no such checkpoint, the folder exists, or there are several projections.
     """
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         raise ValueError(f"Got dtype {dtype!r}; need float32 or bfloat16.")
     file, folder = Path(ckpt_path), Path(output)
     if not file.is_file():
@@ -145,7 +145,7 @@ def _write(student: Embedder, folder: Path, trained: dict[str, Any], dtype: str)
         "trained": trained,
     }
     if student.adapter is None:
-        write_sentence_transformers(student, folder, inference_theta=inference_theta, dtype=_DTYPES[dtype])
+        write_sentence_transformers(student, folder, inference_theta=inference_theta, dtype=DTYPES[dtype])
         return ModelFolder("model", **common)
     if student.folder is None or student.layers is not None:
         raise ValueError(

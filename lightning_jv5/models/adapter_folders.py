@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lightning_jv5.models.backbone import resolve_path
 from lightning_jv5.models.lora import ADAPTER_CONFIG, check_adapter_name
-from lightning_jv5.models.model_folder import ModelFolder, adapters_in, read_model_folder
+from lightning_jv5.models.model_folder import ModelFolder, adapters_in, base_path, read_model_folder
 
 
 class AdapterFolders:
@@ -106,7 +106,7 @@ class AdapterFolders:
 
     def _model_of(self, folder: Path, task: str) -> str:
         described = self._description(task)
-        base = described.base if described is not None else None
+        base = base_path(folder, described) if described is not None else None
         if base is None:  # PEFT's own file may say
             settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
             base = settings.get("base_model_name_or_path")

@@ -225,6 +225,50 @@ def switch_adapter(backbone: nn.Module, name: str | None) -> None:
             parameter.requires_grad_(requires_grad)
 
 
+def merged_weight(weight: Tensor, down: Tensor, up: Tensor, scaling: float) -> Tensor:
+    """Fold an adapter into the weight that it stands beside: ``W + B A (alpha / rank)``, summed in float64.
+
+    Args:
+        weight: ``W``, shape ``(out, in)``.
+        down: ``A``, shape ``(rank, in)``.
+        up: ``B``, shape ``(out, rank)``.
+        scaling: ``alpha / rank``.
+
+    Returns:
+        The new weight, shape ``(out, in)``, of the dtype of ``weight``.
+
+    >>> merged_weight(torch.eye(2), torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0], [0.0]]), 0.5)
+    tensor([[1., 1.],
+            [0., 1.]])
+    """
+    return (weight.double() + up.double() @ down.double() * scaling).to(weight.dtype)
+
+
+def merge_adapter(backbone: nn.Module, name: str) -> None:
+    """Fold one adapter into the weights, and take all adapters out: what is left is a plain model.
+
+    Raises:
+        ValueError: If there is no such adapter, or it is not ``W + B A (alpha / rank)`` of linear layers.
+    """
+    names = adapter_names(backbone)
+    if name not in names:
+        raise ValueError(f"Got the adapter {name!r}; the model has {', '.join(names) or 'none'}.")
+    for layer in _layers(backbone):
+        if name not in layer._all_available_adapter_names():
+            continue
+        base = layer.get_base_layer()
+        if not isinstance(base, nn.Linear) or getattr(layer, "use_dora", {}).get(name, False):
+            raise ValueError(
+                f"The adapter {name!r} changes a {type(base).__name__} or is a DoRA adapter; only LoRA of linear "
+                "layers can be merged. Use a layout that keeps adapters, such as switching."
+            )
+        with torch.no_grad():
+            down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
+            base.weight.copy_(merged_weight(base.weight, down, up, layer.scaling[name]))
+    for other in names:
+        _remove(backbone, other)
+
+
 def _layers(backbone: nn.Module) -> Iterator[Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 

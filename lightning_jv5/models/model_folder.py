@@ -1,6 +1,7 @@
 """What a model folder of ours says beyond what sentence-transformers and PEFT write: ``lightning_jv5.json``."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from lightning_jv5.rebuildable import Plain
 DESCRIPTION = "lightning_jv5.json"
 PROJECTION = "projection.safetensors"
 ADAPTERS = "adapters"
+OWN_MODEL = "../.."  # base of an adapter under adapters/: the model around it, wherever that lies
 FOLDER_FORMAT = 1
 
 
@@ -20,7 +22,7 @@ class ModelFolder:
     Attributes:
         kind: ``"model"``: the whole weights, and any adapters under ``adapters/``; ``"adapter"``: one adapter alone.
         task: Name of the adapter, for an adapter.
-        base: Path of the model that the adapter belongs to.
+        base: Path of the model that the adapter belongs to; :data:`OWN_MODEL` for the one around it.
         base_fingerprint: Tells that model's weights.
         prompts: Text put before each text, by role.
         max_length: Most tokens of a text, by role.
@@ -68,6 +70,18 @@ def read_model_folder(path: str | Path) -> ModelFolder | None:
         return ModelFolder(**plain)
     except (json.JSONDecodeError, TypeError) as error:
         raise ValueError(f"Cannot read {str(file)!r}: {error}. Export the model again.") from error
+
+
+def base_path(folder: str | Path, described: ModelFolder) -> str | None:
+    """Return where the model lies that the adapter in a folder belongs to, or None where it does not say.
+
+    >>> adapter = ModelFolder("adapter", {}, {}, 8, task="retrieval", base=OWN_MODEL)
+    >>> Path(base_path("models/small/adapters/retrieval", adapter)).as_posix()
+    'models/small'
+    """
+    if described.base != OWN_MODEL:
+        return described.base
+    return os.path.normpath(Path(folder) / OWN_MODEL)
 
 
 def adapters_in(path: str | Path) -> dict[str, Path]:

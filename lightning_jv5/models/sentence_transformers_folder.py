@@ -11,6 +11,7 @@ from torch import nn
 from lightning_jv5.models.pooling import PoolingName
 
 POOLING: Mapping[str, PoolingName] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+TASK_SWITCHING = "task_switching.TaskSwitchingTransformer"  # a Transformer whose code we write into a folder
 _OLD_POOLING_KEYS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -145,6 +146,8 @@ def read_sentence_transformers_folder(path: str, *, revision: str | None = None)
 
 
 def _module_name(path: str, kind: str) -> str:
+    if kind == TASK_SWITCHING:
+        return "Transformer"
     name = kind.rpartition(".")[2]
     if not kind.startswith("sentence_transformers.") or name not in ("Transformer", "Pooling", "Dense", "Normalize"):
         raise ValueError(f"{path!r} has a module {kind}, which is not supported. {_SUPPORTED}")

@@ -51,6 +51,16 @@ def test_a_merged_model_that_still_has_an_adapters_config_is_a_model(model: Path
     assert AdapterFolders(str(model)).own_task is None
 
 
+def test_an_adapter_in_a_model_belongs_to_the_model_around_it(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(model / "adapters" / "own", task="own", base="../..")
+    moved = model.rename(tmp_path / "moved")
+    assert AdapterFolders(str(moved / "adapters" / "own")).model == str(moved)
+    monkeypatch.chdir(moved / "adapters")
+    assert AdapterFolders("own").model == ".."
+
+
 def test_an_adapter_alone_is_called_for_its_task_and_belongs_to_the_model_that_it_names(
     model: Path, tmp_path: Path
 ) -> None:

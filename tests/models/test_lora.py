@@ -20,6 +20,8 @@ from lightning_jv5.models.lora import (
     add_lora,
     check_adapter_name,
     load_adapter,
+    merge_adapter,
+    merged_weight,
     save_adapter,
     switch_adapter,
 )
@@ -220,6 +222,45 @@ def test_loading_in_a_step_or_validation_draws_no_random_number_and_makes_traina
         load_adapter(backbone, "clustering", folder)
     assert torch.equal(torch.rand(3), expected)
     assert not any(weights.is_inference() for weights in backbone.parameters())
+
+
+# Merging
+
+
+def test_a_merged_weight_is_the_exact_sum_rounded_once() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, down, up = (torch.randn(shape, generator=generator) for shape in ((6, 5), (3, 5), (6, 3)))
+    expected = slow_lora_weight(weight, down, up, alpha=5, rank=3)
+    assert expected.dtype == torch.float64
+    assert torch.equal(merged_weight(weight, down, up, 5 / 3), expected.float())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_merged_model_has_the_adapter_in_its_weights_and_none_beside_them(tmp_path: Path, family: str) -> None:
+    path = save_tiny_backbone(tmp_path / "model", family)
+    backbone = adapted(path)
+    load_adapter(backbone, "sts", write_adapter(tmp_path / "sts", path, seed=1))
+    expected = hidden(backbone)
+    merge_adapter(backbone, "retrieval")
+    torch.testing.assert_close(hidden(backbone), expected, atol=1e-5, rtol=1e-4)
+    plain = load_backbone(path)
+    assert backbone.state_dict().keys() == plain.state_dict().keys()
+    assert adapter_names(backbone) == []
+    assert (hidden(backbone) - hidden(plain)).abs().max() > 1e-2
+
+
+def test_what_cannot_be_merged_is_named(tmp_path: Path) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    backbone = adapted(save_tiny_backbone(tmp_path))
+    with pytest.raises(ValueError, match="Got the adapter 'sts'; the model has retrieval"):
+        merge_adapter(backbone, "sts")
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["query"], use_dora=True), backbone, adapter_name="dora")
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["word_embeddings"]), backbone, adapter_name="words")
+    with pytest.raises(ValueError, match="The adapter 'dora' changes a Linear or is a DoRA adapter; only LoRA of"):
+        merge_adapter(backbone, "dora")
+    with pytest.raises(ValueError, match="The adapter 'words' changes a Embedding or is a DoRA adapter"):
+        merge_adapter(backbone, "words")
 
 
 # Files

@@ -1,0 +1,137 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_jv5 import Embedder
+from lightning_jv5.cli import main
+from lightning_jv5.export import convert
+from tests.export.assembled import FAMILIES, PROMPTS, texts_below
+from tests.export.conftest import Converted, Stages
+from tests.tiny_models import TEXTS
+
+TASKS = [task for task in PROMPTS if task is not None]
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_compared_differs_between_tasks_and_roles(converted: Converted, family: str) -> None:
+    everything = [converted.expected[f"{family}/{task}/{role}"] for task in PROMPTS for role in ("query", "document")]
+    apart = [(one - other).abs().max().item() for place, one in enumerate(everything) for other in everything[:place]]
+    assert sorted(apart)[0] < 1e-6  # clustering has one prompt for both roles
+    assert sorted(apart)[1] > 1e-2
+
+
+# Loading a moved folder as this package does
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_moved_folder_and_the_adapters_in_it_load_here(converted: Converted, family: str) -> None:
+    for name in ("assembled", "switching"):
+        folder = converted.layout(family, name)
+        for task in TASKS:
+            expected = converted.expected[f"{family}/{task}/query"]
+            close(Embedder(str(folder)).encode(TEXTS, "query", task=task), expected)
+            close(Embedder(str(folder / "adapters" / task)).encode(TEXTS, "query"), expected)
+    merged = Embedder(str(converted.layout(family, "merged-clustering")))
+    assert merged.tasks == []
+    close(merged.encode(TEXTS, "query"), converted.expected[f"{family}/clustering/query"])
+
+
+def test_a_folder_says_nothing_of_the_machine(stages: Stages, tmp_path: Path) -> None:
+    main(
+        [
+            "assemble",
+            f"--adapters=[{stages.adapter('retrieval')},{stages.adapter('clustering')}]",
+            f"--output={tmp_path / 'model'}",
+        ]
+    )
+    for layout, task in (("merged", "retrieval"), ("switching", None), ("jina_v5", None)):
+        convert(str(tmp_path / "model"), str(tmp_path / layout), layout, task=task)  # type: ignore[arg-type]
+        convert(stages.adapter("retrieval"), str(tmp_path / f"one-{layout}"), layout)  # type: ignore[arg-type]
+    assert str(stages.folder) in Path(stages.adapter("retrieval"), "lightning_jv5.json").read_text()
+    read = texts_below(tmp_path)
+    assert {"model/adapters/clustering/training_config.yaml", "merged/retrieval_training_config.yaml"} <= read.keys()
+    leaking = [name for name, text in read.items() if str(stages.folder) in text or str(tmp_path) in text]
+    assert leaking == []
+    described = json.loads(read["model/adapters/retrieval/lightning_jv5.json"])
+    assert (described["base"], described["trained"]["steps"]) == ("../..", 3)
+    close(Embedder(str(tmp_path / "one-merged")).encode(TEXTS), Embedder(stages.adapter("retrieval")).encode(TEXTS))
+
+
+def test_an_adapter_of_an_assembled_folder_is_assembled_again(converted: Converted, tmp_path: Path) -> None:
+    adapter = converted.layout("bert", "assembled") / "adapters" / "retrieval"
+    main(["assemble", f"--adapters=[{adapter}]", f"--output={tmp_path / 'model'}"])
+    close(
+        Embedder(str(tmp_path / "model"), task="retrieval").encode(TEXTS), converted.expected["bert/retrieval/document"]
+    )
+
+
+def test_rounded_weights_have_their_own_fingerprint(converted: Converted, tmp_path: Path) -> None:
+    source = str(converted.layout("qwen3", "assembled"))
+    convert(source, str(tmp_path / "half"), "switching", dtype="bfloat16")
+    embeddings = Embedder(str(tmp_path / "half")).encode(TEXTS, task="retrieval")
+    apart = (embeddings - converted.expected["qwen3/retrieval/document"]).abs().max()
+    assert 0 < apart < 0.2
+
+
+def test_the_command_says_what_it_wrote_and_how_to_load_it(
+    converted: Converted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = converted.layout("bert", "assembled")
+    main(["convert", f"--model={model}", f"--output={tmp_path / 'x'}", "--layout=merged", "--task=retrieval"])
+    shown = capsys.readouterr().out
+    assert f"{tmp_path / 'x'}: the layout merged, for retrieval." in shown
+    assert "SentenceTransformer(folder) loads it. README.md shows how." in shown
+
+
+# What is refused
+
+
+def test_an_unknown_layout_or_dtype_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="Got layout 'gguf'; need one of merged, switching, jina_v5"):
+        convert("model", str(tmp_path / "x"), "gguf")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Got dtype 'int8'; need float32 or bfloat16"):
+        convert("model", str(tmp_path / "x"), "merged", dtype="int8")  # type: ignore[arg-type]
+    with pytest.raises(SystemExit):
+        main(["convert", "--model=model", f"--output={tmp_path / 'x'}", "--layout=gguf"])
+    assert "gguf" in capsys.readouterr().err
+
+
+def test_an_unknown_task_is_refused(converted: Converted, tmp_path: Path) -> None:
+    model = str(converted.layout("bert", "assembled"))
+    with pytest.raises(ValueError, match=r"Got task 'cooking'; '.*assembled' has adapters for clustering, retrieval"):
+        convert(model, str(tmp_path / "x"), "merged", task="cooking")
+    with pytest.raises(ValueError, match=r"Got no task for the layout merged; .* --task=clustering"):
+        convert(model, str(tmp_path / "x"), "merged")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_adapters_is_refused(converted: Converted, tmp_path: Path) -> None:
+    merged = str(converted.layout("qwen3", "merged-retrieval"))
+    with pytest.raises(ValueError, match=r"which has no adapters to merge. SentenceTransformer loads it as it is"):
+        convert(merged, str(tmp_path / "x"), "merged")
+    for layout in ("switching", "jina_v5"):
+        with pytest.raises(ValueError, match="which has no adapters; this layout is one of adapters"):
+            convert(merged, str(tmp_path / "x"), layout)  # type: ignore[arg-type]
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"neither config.json nor adapter_config.json"):
+        convert(str(tmp_path), str(tmp_path / "x"), "merged")
+    with pytest.raises(ValueError, match="Got the model 'ada/model', which is no local folder"):
+        convert("ada/model", str(tmp_path / "x"), "merged")
+
+
+def test_an_output_that_is_there_is_replaced_only_where_asked(converted: Converted, tmp_path: Path) -> None:
+    model = str(converted.layout("bert", "assembled"))
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(ValueError, match=r"which is there already. Choose another, or set overwrite"):
+        convert(model, str(tmp_path), "merged", task="retrieval")
+    assert (tmp_path / "mine.txt").is_file()
+    convert(model, str(tmp_path), "merged", task="retrieval", overwrite=True)
+    assert not (tmp_path / "mine.txt").exists()

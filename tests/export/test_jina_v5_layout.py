@@ -1,0 +1,56 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lightning_jv5.export import convert
+from tests.export.assembled import read
+from tests.export.conftest import Converted
+from tests.export.test_convert import TASKS, close
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("family", ["qwen3", "eurobert"])
+def test_an_engine_that_merges_as_it_loads_gets_our_token_embeddings(
+    converted: Converted, family: str, task: str
+) -> None:
+    close(converted.found[f"{family}/jina_v5/{task}/tokens"], converted.expected[f"{family}/{task}/tokens"])
+
+
+@pytest.mark.parametrize("family", ["qwen3", "eurobert"])
+def test_names_and_keys_are_the_published_ones(converted: Converted, family: str) -> None:
+    folder = converted.layout(family, "jina_v5")
+    config = read(folder / "config.json")
+    assert (config["task_names"], config["is_decoder"]) == (["clustering", "retrieval"], family == "qwen3")
+    assert (config["hidden_size"], config["num_hidden_layers"]) == (32, 2)
+    prompts = read(folder / "config_sentence_transformers.json")
+    assert prompts["prompts"] == {"query": "query : ", "document": "document : "}
+    assert prompts["default_prompt_name"] == "document"
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    weights = {f"adapters/{task}/adapter_model.safetensors" for task in TASKS}
+    assert {"model.safetensors", "tokenizer.json", "modules.json", *weights} <= files
+    assert not [name for name in files if name.endswith(".py")]
+
+
+@pytest.mark.parametrize(
+    ("family", "key", "message"),
+    [
+        ("bert", None, "Got a bert model for the layout jina_v5, which has qwen3 and eurobert"),
+        ("qwen3", '"use_rslora": false', "The adapter 'clustering' sets use_rslora"),
+    ],
+)
+def test_what_its_readers_would_not_compute_is_refused(
+    converted: Converted, tmp_path: Path, family: str, key: str | None, message: str
+) -> None:
+    model = shutil.copytree(converted.layout(family, "assembled"), tmp_path / "model")
+    config = model / "adapters" / "clustering" / "adapter_config.json"
+    if key is not None:
+        assert key in config.read_text()
+        config.write_text(config.read_text().replace(key, key.replace("false", "true")))
+    with pytest.raises(ValueError, match=message):
+        convert(str(model), str(tmp_path / "x"), "jina_v5")
+
+
+def test_a_task_is_not_chosen_here(converted: Converted, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Got task 'retrieval' for the layout jina_v5, which has all of them"):
+        convert(str(converted.layout("qwen3", "assembled")), str(tmp_path / "x"), "jina_v5", task="retrieval")

@@ -1,0 +1,160 @@
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lightning_jv5.data.cache import write_json
+from lightning_jv5.export import assemble, convert
+from lightning_jv5.export.adapters_layout import Written
+from lightning_jv5.export.model_card import read_written, write_model_card
+from tests.export.conftest import Stages, run_without_lightning_jv5
+from tests.export.test_convert import TASKS
+
+LAYOUTS = ["stage", "assembled", "merged", "switching", "jina_v5"]
+RESULTS = {
+    "main_metrics": {"pairs": "ndcg@10", "a|b": "map"},
+    "scores": {"student": {"pairs": 0.5, "a|b": 0.25}, "retrieval": {"pairs": 0.75, "a|b": 0.5}},
+}
+
+
+@pytest.fixture(scope="module")
+def cards(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder of each layout, with scores, under a name that Markdown would format."""
+    home = tmp_path_factory.mktemp("cards")
+    folders = {layout: home / f"a_{layout}_model" for layout in LAYOUTS}
+    assemble([stages.adapter(task) for task in TASKS], str(folders["assembled"]))
+    write_json(folders["assembled"] / "results.json", RESULTS)
+    source = str(folders["assembled"])
+    convert(source, str(folders["merged"]), "merged", task="retrieval", license="apache-2.0", language=["en", "de"])
+    convert(source, str(folders["switching"]), "switching", base_model="ada/base")
+    convert(source, str(folders["jina_v5"]), "jina_v5")
+    shutil.copytree(stages.model, folders["stage"])
+    written = read_written(folders["stage"])
+    matryoshka = {"class_path": "lightning_jv5.losses.Matryoshka", "init_args": {"dims": [8, 16, 32]}}
+    trained = {**written.model.trained, "objective": matryoshka}
+    model = replace(written.model, trained=trained)
+    write_model_card(folders["stage"], "stage", Written(model, {}, model.prompts), name=folders["stage"].name)
+    return folders
+
+
+def read_card(folder: Path) -> tuple[dict[str, Any], str]:
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    _, front, body = text.split("---\n", maxsplit=2)
+    return yaml.safe_load(front), body
+
+
+def programs(folder: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", read_card(folder)[1], re.DOTALL | re.MULTILINE)
+
+
+def test_every_program_of_every_card_runs(cards: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, ours = [], []
+    for layout, folder in cards.items():
+        for program in programs(folder):
+            (ours if "lightning_jv5" in program else theirs).append((layout, program))
+    assert [layout for layout, _ in theirs] == ["stage", *["assembled"] * 2, "merged", *["switching"] * 2, "jina_v5"]
+    assert [layout for layout, _ in ours] == ["stage", "assembled", "merged", "switching"]
+    home = cards["stage"].parent
+    monkeypatch.chdir(home)
+    for _, program in ours:
+        exec(program, {})
+    (home / "programs.json").write_text(json.dumps(theirs))
+    runner = "import json, sys\nfor _, program in json.load(open('programs.json')):\n    exec(program, {})\n"
+    check = "assert 'lightning_jv5' not in sys.modules\nprint('all of them')"
+    assert run_without_lightning_jv5(["-c", runner + check], home).endswith("all of them\n")
+
+
+def test_the_front_matter_is_what_the_hub_reads(cards: dict[str, Path]) -> None:
+    merged, _ = read_card(cards["merged"])
+    assert merged["license"] == "apache-2.0"
+    assert merged["language"] == ["en", "de"]
+    assert merged["library_name"] == "sentence-transformers"
+    assert merged["pipeline_tag"] == "sentence-similarity"
+    assert "lora" not in merged["tags"]
+    switching, body = read_card(cards["switching"])
+    assert switching["base_model"] == "ada/base"
+    assert "lora" in switching["tags"]
+    assert "license" not in switching
+    assert "Not stated: it follows from the model that training started from" in body
+    assert "matryoshka" in read_card(cards["stage"])[0]["tags"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_card_tells_what_the_model_is_and_how_it_was_made(cards: dict[str, Path], layout: str) -> None:
+    _, body = read_card(cards[layout])
+    assert f"# a\\_{layout.replace('_', chr(92) + '_')}\\_model" in body
+    assert "A text-embedding model with 32 dimensions" in body
+    assert "| Longest text | query 12 tokens, document 16 |" in body
+    assert "| RoPE theta | 5000, trained with " in body
+    assert '| `"query : "` | `"document : "` |' in body
+    assert "3 steps on 3 batches." in body
+    assert "| train | LocalFiles | paths: pairs.jsonl |" in body
+    assert "`training_config.yaml`" in body
+    objectives = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", body, re.DOTALL)]
+    if layout == "stage":
+        assert objectives == [{"Matryoshka": {"dims": [8, 16, 32]}}]
+        assert "the first 8, 16 dimensions, normalised again" in body
+        assert "truncate_dim=8" in body
+    else:
+        terms = objectives[-1]["Objective"]["terms"]
+        assert terms["contrast"]["Term"]["loss"]["InfoNCE"]["temperature"]["LearnableTemperature"]["initial"] == 0.02
+        assert "| stage | pairs, ndcg@10 | a\\|b, map |" in body or layout == "assembled"
+
+
+def test_scores_of_validate_are_shown_too(cards: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(cards["stage"], tmp_path / "model")
+    rows = [
+        {
+            "task": "sts",
+            "dim": 8,
+            "precision": "binary",
+            "main_metric": "spearman",
+            "values": {"spearman": 0.5, "x": 1},
+        },
+        {"task": "sts", "dim": 32, "precision": "float", "main_metric": "spearman", "values": {"spearman": None}},
+    ]
+    write_json(folder / "scores.json", {"scores": rows})
+    write_model_card(folder, "stage", read_written(folder), name="model")
+    _, body = read_card(folder)
+    assert "| sts | 8 | binary | spearman | 0.5000 |\n| sts | 32 | float | spearman |  |" in body
+    assert "| x |" not in body
+
+
+def test_what_a_card_tells_of_cannot_change_its_form(cards: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(cards["stage"], tmp_path / "model")
+    written = read_written(folder)
+    prompts = {"query": "`a|b`\n# Heading\n", "document": ""}
+    model = replace(written.model, prompts=prompts, trained={"objective": "```\n# Heading", "steps": 1})
+    evil = "mit\nlicense: gpl"
+    write_model_card(folder, "stage", Written(model, {}, prompts), name="[x](y) *z*", license=evil)
+    front, body = read_card(folder)
+    assert front["license"] == evil
+    outside = re.sub(r"^(`{3,})[^`\n]*\n.*?^\1$", "", body, flags=re.DOTALL | re.MULTILINE)
+    assert "# Heading" not in [line.strip() for line in outside.splitlines()]
+    assert r"# \[x\](y) \*z\*" in outside
+    [row] = [line for line in outside.splitlines() if "Heading" in line]
+    assert len(re.split(r"(?<!\\)\|", row)) == 5  # three cells
+
+
+def test_data_sets_and_the_model_of_the_hub_are_linked(cards: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(cards["stage"], tmp_path / "model")
+    hub = {"class_path": "lightning_jv5.data.HubDataset", "init_args": {"path": "ada/pairs", "split": "train"}}
+    config = {
+        "model": {"class_path": "EmbeddingModule", "init_args": {"student": {"init_args": {"path": "ada/base"}}}},
+        "data": {"init_args": {"train": {"web": {"source": hub, "batch_size": 4}, "own": {"source": {}}}}},
+    }
+    (folder / "training_config.yaml").write_text(yaml.safe_dump(config))
+    write_model_card(folder, "stage", read_written(folder), name="model")
+    front, body = read_card(folder)
+    assert (front["base_model"], front["datasets"]) == ("ada/base", ["ada/pairs"])
+    assert "| web | HubDataset | path: ada/pairs, split: train |" in body
+
+
+def test_a_folder_that_says_nothing_of_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="which does not say what it is"):
+        read_written(tmp_path)
