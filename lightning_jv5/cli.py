@@ -17,6 +17,8 @@ COMMANDS = {
     "predict": "encode a corpus (data.predict)",
     "export": "write the model folder of a run: what the next stage starts from",
     "assemble": "join a model and its adapters to one folder",
+    "onnx": "write a model as one ONNX graph, from token ids to embeddings",
+    "push": "upload a model folder to the hub",
     "recipe": "train stage after stage, assemble the model, score every stage",
     "embed": "write a data set with the vectors of a model as columns",
     "mine": "find hard negatives for pairs or a BEIR folder",

@@ -171,6 +171,23 @@ def _remove(backbone: nn.Module, name: str) -> None:
             del holder.peft_config
 
 
+def merge_adapter(backbone: nn.Module, name: str) -> None:
+    """Add an adapter's ``B A (alpha / rank)`` to the weights ``W`` beside it, and take all adapters out.
+
+    What the backbone computes is what it computed with that adapter on, up to rounding.
+
+    Raises:
+        ValueError: If there is no such adapter.
+    """
+    if name not in adapter_names(backbone):
+        raise ValueError(f"Got the adapter {name!r}; the model has {', '.join(adapter_names(backbone)) or 'none'}.")
+    for layer in _layers(backbone):
+        if name in layer._all_available_adapter_names():  # adapters may stand in different layers
+            layer.merge(adapter_names=[name])
+    for other in adapter_names(backbone):
+        _remove(backbone, other)
+
+
 def adapter_names(backbone: nn.Module) -> list[str]:
     """Return the names of the adapters that a backbone has, in the order in which they were added."""
     return list(getattr(backbone, "peft_config", {}))
