@@ -45,7 +45,9 @@ def run(command: str, words: Sequence[str], configs: Sequence[Path]) -> None:
     """
     module, _, name = FUNCTIONS[command].partition(":")
     function: Callable[..., HasSummary] = getattr(importlib.import_module(module), name)
-    words = list(_joined(words, switches={key for key, kind in typing.get_type_hints(function).items() if kind is bool}))
+    words = list(
+        _joined(words, switches={key for key, kind in typing.get_type_hints(function).items() if kind is bool})
+    )
     settings: dict[str, Any] = {
         "words": words,
         "configs": list(configs),
@@ -70,7 +72,7 @@ def run(command: str, words: Sequence[str], configs: Sequence[Path]) -> None:
         sys.stdout.flush()
 
 
-def _joined(words: Sequence[str], *, switches: Collection[str]) -> Iterator[str]:
+def _joined(words: Sequence[str], switches: Collection[str]) -> Iterator[str]:
     """Write ``--key value`` as ``--key=value``, so that messages find what was given; a switch alone is true."""
     rest = list(words)
     while rest:

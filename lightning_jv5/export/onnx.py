@@ -1,4 +1,4 @@
-"""A model as a folder that needs no PyTorch: one ONNX graph, the tokenizer, and a file that says how to use them."""
+"""A model as a folder that needs no PyTorch: one ONNX graph, the tokenizer, and what says how to use them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_jv5.data.cache import atomic_folder, write_json
+from lightning_jv5.export.onnx_card import onnx_card
 from lightning_jv5.export.onnx_graph import (
     INPUTS,
     OUTPUT,
@@ -25,7 +26,7 @@ from lightning_jv5.models.lora import merge_adapter
 from lightning_jv5.models.model_folder import ADAPTERS, read_model_folder
 from lightning_jv5.models.rope import rope_theta
 
-DESCRIPTION = "onnx.json"
+DESCRIPTION, CARD = "onnx.json", "README.md"
 FLOAT, INT8 = "model.onnx", "model_int8.onnx"
 _FORMAT = 1
 _TEXTS = 64  # that the graphs are compared on by default
@@ -57,17 +58,17 @@ class ExportedOnnx:
 
     def summary(self) -> str:
         """Say in a few lines what was written, and how near to the model it is."""
-        of = "the model without an adapter" if self.task is None else f"the adapter {self.task!r}, merged"
+        graph = "the model without an adapter" if self.task is None else f"the adapter {self.task!r}, merged"
         width = max(map(len, self.files))
         files = [f"  {name:<{width}}  {size / 1e6:8.2f} MB" for name, size in self.files.items()]
         lines = [
-            f"{self.folder}: an ONNX graph of {of}",
+            f"{self.folder}: an ONNX graph of {graph}",
             *files,
-            f"  {FLOAT} differs from the model by at most {self.largest_difference:.1e} in a coordinate of {self.texts} "
-            "texts",
+            f"  {FLOAT} differs from the model by {self.largest_difference:.1e} at most, in {self.texts} texts",
         ]
         if self.mean_cosine is not None:
-            lines.append(f"  {INT8} has a cosine of {self.mean_cosine:.4f} with {FLOAT}, least {self.least_cosine:.4f}")
+            cosine = f"{self.mean_cosine:.4f} on average, {self.least_cosine:.4f} at least"
+            lines.append(f"  {INT8} has a cosine with {FLOAT} of {cosine}")
         return "\n".join(lines)
 
 
@@ -85,14 +86,15 @@ def export_onnx(
     The graph takes ``input_ids`` and ``attention_mask`` (int64, of any batch and length, padded on either side) and
     gives ``embedding``, float32 of shape ``(batch, dim)``, at unit length. One adapter is merged into its weights, and
     the RoPE theta to infer with is the one it computes with. Beside it lie the tokenizer, which adds all special tokens
-    itself, and ``onnx.json``: prompts, limits, dims, and how near the graphs are to the model.
+    itself, ``onnx.json`` (prompts, limits, dims, how near the graphs are to the model), and a card that shows how to use
+    them.
 
     Args:
         model: A model folder, the folder of an adapter alone, or a hub id.
         output: The folder to write.
         task: Which adapter of the folder to merge; by default none, or that of an adapter's own folder.
         int8: Whether to write ``model_int8.onnx`` too, whose weights are a quarter of the size.
-        texts: A file with a text in each line, which the graphs are compared on: what the model is for tells most. By
+        texts: A file with a text in each line, which the graphs are compared on; what the model is for tells most. By
             default docstrings of Python's standard library.
         overwrite: Whether a folder that is there may be replaced.
 
@@ -148,6 +150,7 @@ def export_onnx(
             "task": task,
             "prompts": embedder.tokenization.prompts,
             "max_length": embedder.tokenization.max_length,
+            "truncation_side": embedder.tokenization.tokenizer.truncation_side,
             "dim": embedder.dim,
             "dims": dims,
             "pooling": embedder.pooling,
@@ -161,6 +164,7 @@ def export_onnx(
             "compared_texts": len(sample),
         }
         write_json(building / DESCRIPTION, description)
+        (building / CARD).write_text(onnx_card(description), encoding="utf-8")
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     return ExportedOnnx(folder, task, files, len(sample), difference, **measured.get(INT8, {}))
 

@@ -1,4 +1,4 @@
-"""An encoder as one ONNX graph: token ids and attention mask in, embeddings out. https://onnx.ai/onnx/intro/"""
+"""An encoder as one ONNX graph, token ids and attention mask in, embeddings out: https://onnx.ai/onnx/intro/."""
 
 import contextlib
 import inspect
@@ -102,10 +102,11 @@ def write_graph(encoder: TextEncoder, file: Path) -> int:
 
 
 def quantise_graph(file: Path, quantised: Path) -> None:
-    """Write a graph with weights in 8 bits, one scale for each output, and activations rounded as they come.
+    """Write a graph with weights in 8 bits, and activations rounded to 8 bits as they come.
 
-    It is onnxruntime's dynamic quantisation: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html.
-    A scale for each output loses a sixth of what one for each matrix does, at the same size and speed.
+    It is onnxruntime's dynamic quantisation, with a scale for each output, which loses a sixth of what one for each
+    matrix does, at the same size and speed:
+    https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html.
 
     Args:
         file: A graph that :func:`write_graph` wrote.
@@ -116,7 +117,9 @@ def quantise_graph(file: Path, quantised: Path) -> None:
 
     beside = file.with_name(f"{file.name}.data").is_file()
     with _quiet_exporter():
-        quantize_dynamic(file, quantised, weight_type=QuantType.QInt8, per_channel=True, use_external_data_format=beside)
+        quantize_dynamic(
+            file, quantised, weight_type=QuantType.QInt8, per_channel=True, use_external_data_format=beside
+        )
 
 
 class GraphRunner:

@@ -171,23 +171,6 @@ def _remove(backbone: nn.Module, name: str) -> None:
             del holder.peft_config
 
 
-def merge_adapter(backbone: nn.Module, name: str) -> None:
-    """Add an adapter's ``B A (alpha / rank)`` to the weights ``W`` beside it, and take all adapters out.
-
-    What the backbone computes is what it computed with that adapter on, up to rounding.
-
-    Raises:
-        ValueError: If there is no such adapter.
-    """
-    if name not in adapter_names(backbone):
-        raise ValueError(f"Got the adapter {name!r}; the model has {', '.join(adapter_names(backbone)) or 'none'}.")
-    for layer in _layers(backbone):
-        if name in layer._all_available_adapter_names():  # adapters may stand in different layers
-            layer.merge(adapter_names=[name])
-    for other in adapter_names(backbone):
-        _remove(backbone, other)
-
-
 def adapter_names(backbone: nn.Module) -> list[str]:
     """Return the names of the adapters that a backbone has, in the order in which they were added."""
     return list(getattr(backbone, "peft_config", {}))
@@ -240,6 +223,50 @@ def switch_adapter(backbone: nn.Module, name: str | None) -> None:
     for parameter, requires_grad in trainable:
         if parameter.requires_grad != requires_grad:
             parameter.requires_grad_(requires_grad)
+
+
+def merged_weight(weight: Tensor, down: Tensor, up: Tensor, scaling: float) -> Tensor:
+    """Fold an adapter into the weight that it stands beside: ``W + B A (alpha / rank)``, summed in float64.
+
+    Args:
+        weight: ``W``, shape ``(out, in)``.
+        down: ``A``, shape ``(rank, in)``.
+        up: ``B``, shape ``(out, rank)``.
+        scaling: ``alpha / rank``.
+
+    Returns:
+        The new weight, shape ``(out, in)``, of the dtype of ``weight``.
+
+    >>> merged_weight(torch.eye(2), torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0], [0.0]]), 0.5)
+    tensor([[1., 1.],
+            [0., 1.]])
+    """
+    return (weight.double() + up.double() @ down.double() * scaling).to(weight.dtype)
+
+
+def merge_adapter(backbone: nn.Module, name: str) -> None:
+    """Fold one adapter into the weights, and take all adapters out: what is left is a plain model.
+
+    Raises:
+        ValueError: If there is no such adapter, or it is not ``W + B A (alpha / rank)`` of linear layers.
+    """
+    names = adapter_names(backbone)
+    if name not in names:
+        raise ValueError(f"Got the adapter {name!r}; the model has {', '.join(names) or 'none'}.")
+    for layer in _layers(backbone):
+        if name not in layer._all_available_adapter_names():
+            continue
+        base = layer.get_base_layer()
+        if not isinstance(base, nn.Linear) or getattr(layer, "use_dora", {}).get(name, False):
+            raise ValueError(
+                f"The adapter {name!r} changes a {type(base).__name__} or is a DoRA adapter; only LoRA of linear "
+                "layers can be merged. Use a layout that keeps adapters, such as switching."
+            )
+        with torch.no_grad():
+            down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
+            base.weight.copy_(merged_weight(base.weight, down, up, layer.scaling[name]))
+    for other in names:
+        _remove(backbone, other)
 
 
 def _layers(backbone: nn.Module) -> Iterator[Any]:
