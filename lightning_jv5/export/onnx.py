@@ -86,7 +86,7 @@ def export_onnx(
     The graph takes ``input_ids`` and ``attention_mask`` (int64, of any batch and length, padded on either side) and
     gives ``embedding``, float32 of shape ``(batch, dim)``, at unit length. One adapter is merged into its weights, and
     the RoPE theta to infer with is the one it computes with. Beside it lie the tokenizer, which adds all special tokens
-    itself, ``onnx.json`` (prompts, limits, dims, how near the graphs are to the model), and a card that shows how to use
+    itself, ``onnx.json`` (prompts, limits, dims, how near the graphs are to the model) and a card that shows how to use
     them.
 
     Args:

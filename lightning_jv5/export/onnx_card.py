@@ -39,7 +39,8 @@ def onnx_card(description: Mapping[str, Any]) -> str:
     """
     task = description["task"]
     of = "a text-embedding model" if task is None else f"a text-embedding model for {task}"
-    norm = "at unit length, so that a dot product is a cosine" if description["normalized"] else "not normalised"
+    length = "at unit length, so that a dot product is a cosine" if description["normalized"] else "not normalised"
+    side = "either side" if description["padding"] == "either side" else "the right"
     lines = [
         *(
             "---",
@@ -49,8 +50,8 @@ def onnx_card(description: Mapping[str, Any]) -> str:
             "",
         ),
         *(f"# {of[2:].capitalize()} as an ONNX graph", ""),
-        f"Token ids go in, embeddings of {description['dim']} dimensions come out, {norm}. Texts of a batch may be padded "
-        f"on {'either side' if description['padding'] == 'either side' else 'the right'}.",
+        f"Token ids go in, embeddings of {description['dim']} dimensions come out, {length}. Texts of a batch may be "
+        f"padded on {side}.",
         "",
     ]
     if len(description["dims"]) > 1:

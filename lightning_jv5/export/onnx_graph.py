@@ -97,6 +97,7 @@ def write_graph(encoder: TextEncoder, file: Path) -> int:
     if program is None:
         raise ValueError("The exporter of torch returned no graph. Update torch.")
     _name_output(program.model)
+    _forget_origin(program.model)
     program.save(str(file), external_data=_bytes(encoder) > _LARGEST_FILE)
     return int(program.model.opset_imports[""])
 
@@ -175,6 +176,17 @@ def _name_output(graph_model: Any) -> None:
             if value is not output and value.name == OUTPUT:
                 value.name = "token_embedding"
     output.name = OUTPUT
+
+
+def _forget_origin(graph_model: Any) -> None:
+    """Drop what the exporter notes of every node: lines of Python, with the paths of this machine."""
+    for node in graph_model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for part in (graph_model, graph_model.graph, *graph_model.graph.inputs):
+        part.metadata_props.clear()
 
 
 def _bytes(module: nn.Module) -> int:
