@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from lightning_jv5.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lightning_jv5.models.sentence_transformers_folder import read_sentence_transformers_folder
 
 IGNORED = (".*", "*/.*")  # hidden files and folders; * goes across folders, too
-_TRAINING = ("*.ckpt", "*.pt", "*.pth", "*.bin", "optimizer*", "scheduler*", "rng_state*", "trainer_state.json")
-_LOGS = ("events.out.tfevents*",)
+_WEIGHTS = ("*.ckpt", "*.pt", "*.pth", "*.bin")  # pickles, which can run any code
+_TRAINING = (*_WEIGHTS, "optimizer*", "scheduler*", "rng_state*", "trainer_state.json", "events.out.tfevents*")
 _VOCABULARY = "tokenizer.json"  # its strings are tokens, some of which look like paths
 _REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _MACHINE_PATH = re.compile(r"file://|~/|/[^/\s]+/|[A-Za-z]:[\\/]")
@@ -124,7 +125,7 @@ def files_to_push(folder: str) -> dict[str, int]:
         for path in sorted(root.rglob("*"))
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
     }
-    if unfit := [str(path) for path in files if any(path.match(pattern) for pattern in (*_TRAINING, *_LOGS))]:
+    if unfit := [str(path) for path in files if _for_training_only(path)]:
         raise ValueError(
             f"Got folder {folder!r} with {', '.join(unfit[:5])}: checkpoints, optimizer states, logs and pickles are "
             "for training only, and are not uploaded. Push a folder that export, assemble or onnx wrote."
@@ -138,6 +139,10 @@ def files_to_push(folder: str) -> dict[str, int]:
                         f"{value!r:.200}. Put a hub id or a path inside the folder there, or take it out."
                     )
     return {path.as_posix(): size for path, size in files.items()}
+
+
+def _for_training_only(path: Path) -> bool:
+    return any(fnmatch(part, pattern) for part in path.parts for pattern in _TRAINING)
 
 
 def _has_model(root: Path) -> bool:
