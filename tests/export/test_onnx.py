@@ -24,7 +24,7 @@ from lightning_jv5.rebuildable import describe
 from tests.export.conftest import Stages
 from tests.tiny_models import TEXTS, save_tiny_sentence_transformer
 
-LONG = [*TEXTS, " ".join(TEXTS), "the red house " * 9]
+LONG = [*TEXTS, " ".join(TEXTS), "the red house " * 9, "a slow tree"]  # more than a batch
 
 
 @dataclass
