@@ -18,6 +18,8 @@ COMMANDS = {
     "export": "write the model folder of a run: what the next stage starts from",
     "assemble": "join a model and its adapters to one folder",
     "convert": "write a model folder in a layout that others load: merged, switching, jina_v5",
+    "onnx": "write a model as one ONNX graph, from token ids to embeddings",
+    "push": "upload a model folder to the hub",
     "recipe": "train stage after stage, assemble the model, score every stage",
     "embed": "write a data set with the vectors of a model as columns",
     "mine": "find hard negatives for pairs or a BEIR folder",

@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,8 @@ FUNCTIONS = {
     "embed": "lightning_jv5.data.embed_columns:embed_columns",
     "export": "lightning_jv5.export.stage:export",
     "mine": "lightning_jv5.data.mining:mine",
+    "onnx": "lightning_jv5.export.onnx:export_onnx",
+    "push": "lightning_jv5.export.push:push",
     "recipe": "lightning_jv5.recipe:recipe",
 }
 
@@ -44,7 +46,9 @@ def run(command: str, words: Sequence[str], configs: Sequence[Path]) -> None:
     """
     module, _, name = FUNCTIONS[command].partition(":")
     function: Callable[..., HasSummary] = getattr(importlib.import_module(module), name)
-    words = list(_joined(words))
+    words = list(
+        _joined(words, switches={key for key, kind in typing.get_type_hints(function).items() if kind is bool})
+    )
     settings: dict[str, Any] = {
         "words": words,
         "configs": list(configs),
@@ -69,10 +73,13 @@ def run(command: str, words: Sequence[str], configs: Sequence[Path]) -> None:
         sys.stdout.flush()
 
 
-def _joined(words: Sequence[str]) -> Iterator[str]:
-    """Write ``--key value`` as ``--key=value``, so that messages find what was given."""
+def _joined(words: Sequence[str], switches: Collection[str]) -> Iterator[str]:
+    """Write ``--key value`` as ``--key=value``, so that messages find what was given; a switch alone is true."""
     rest = list(words)
     while rest:
         word = rest.pop(0)
         takes_value = word.startswith("--") and "=" not in word and word not in {"--help", "--print_config"}
-        yield f"{word}={rest.pop(0)}" if takes_value and rest and not rest[0].startswith("--") else word
+        if takes_value and rest and not rest[0].startswith("--"):
+            yield f"{word}={rest.pop(0)}"
+        else:
+            yield f"{word}=true" if word.removeprefix("--") in switches else word

@@ -174,7 +174,7 @@ def test_the_long_texts_in_the_docs_are_made_and_fit_their_limit(
     assert train["long"].layout(rows, "long").columns["negatives"] == ("negative",)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/adapters.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/adapters.md", "docs/deploy.md"])
 def test_the_commands_of_a_page_name_what_there_is(page: str) -> None:
     commands = re.findall(r"python -m lightning_jv5 (\w+)((?:[^`\n]|\\\n)*)", (ROOT / page).read_text())
     assert commands

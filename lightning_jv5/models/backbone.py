@@ -142,6 +142,8 @@ def position_limit(config: Any) -> int | None:
 
 def first_position(config: Any) -> int:
     """Return the position of a text's first token: after the padding token's in models such as RoBERTa, else 0."""
+    if config.model_type == "mpnet":  # whose code has the number of the padding token, whatever the config says
+        return 2
     return int(config.pad_token_id or 0) + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
 
 

@@ -22,7 +22,7 @@ def pool(token_embeddings: Tensor, attention_mask: Tensor, pooling: PoolingName)
 
     Raises:
         ValueError: If the shapes are not as above or the pooling has another name; on the CPU also if a text has no
-            attended position (on a GPU that check would wait for the device).
+            attended position (on a GPU that check would wait for the device, and a graph cannot make it).
 
     >>> tokens = torch.tensor([[[1.0], [3.0], [9.0]]])
     >>> pool(tokens, torch.tensor([[1, 1, 0]]), "mean"), pool(tokens, torch.tensor([[1, 1, 0]]), "last")
@@ -35,7 +35,8 @@ def pool(token_embeddings: Tensor, attention_mask: Tensor, pooling: PoolingName)
         )
     _check_name(pooling)
     attended = attention_mask != 0
-    if attended.device.type == "cpu" and not bool(attended.any(dim=1).all()):
+    checked = attended.device.type == "cpu" and not torch.compiler.is_exporting()
+    if checked and not bool(attended.any(dim=1).all()):
         empty = (~attended.any(dim=1)).nonzero().flatten().tolist()
         raise ValueError(f"Texts {empty} have no attended token; every text needs at least one. Drop or fill them.")
     if pooling == "mean":
@@ -47,7 +48,8 @@ def pool(token_embeddings: Tensor, attention_mask: Tensor, pooling: PoolingName)
         chosen = torch.where(attended, position, -1).amax(dim=1)
     else:
         chosen = torch.where(attended, position, attended.shape[1]).amin(dim=1)
-    return token_embeddings[torch.arange(len(chosen), device=chosen.device), chosen].float()
+    rows = torch.arange(chosen.shape[0], device=chosen.device)  # len() would be a constant of an exported graph
+    return token_embeddings[rows, chosen].float()
 
 
 def pool_packed(token_embeddings: Tensor, bounds: Tensor, pooling: PoolingName) -> Tensor:

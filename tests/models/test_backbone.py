@@ -182,6 +182,9 @@ def test_wrong_configs_are_named(tmp_path: Path) -> None:
 
 def test_positions_that_start_after_padding_are_not_usable() -> None:
     assert position_limit(read_config({"model_type": "roberta", "max_position_embeddings": 514})) == 512
+    mpnet = {"model_type": "mpnet", "max_position_embeddings": 514}
+    assert position_limit(read_config({**mpnet, "pad_token_id": 1})) == 512
+    assert position_limit(read_config({**mpnet, "pad_token_id": 0})) == 512  # its code does not look
     assert position_limit(read_config(tiny_config())) == 64
 
 
