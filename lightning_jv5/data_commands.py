@@ -20,6 +20,7 @@ FUNCTIONS = {
     "export": "lightning_jv5.export.stage:export",
     "mine": "lightning_jv5.data.mining:mine",
     "recipe": "lightning_jv5.recipe:recipe",
+    "search": "lightning_jv5.search.command:search",
 }
 
 
