@@ -39,6 +39,7 @@ class ViewIndex:
     Raises:
         ValueError: If there are no documents, or they have fewer dims than the view.
 
+    >>> import torch
     >>> index = ViewIndex(View(precision="binary"), torch.tensor([[0.6, 0.8], [0.6, -0.8]]))
     >>> index.search(torch.tensor([[1.0, -0.1]]), depth=1).rows
     [1]

@@ -68,16 +68,21 @@ function figure(name, value, beside) {
   return box;
 }
 
-function mark(hit, side, other, depth) {
+function mark(hit, id, other, depth) {
   if (hit.other_rank > depth) {
-    return side === "reference"
+    return id === "reference"
       ? ["lost", `✕ lost: ${ordinal(hit.other_rank)} in ${other}`]
       : ["new", `+ new: ${ordinal(hit.other_rank)} in ${other}`];
   }
   const moved = hit.other_rank - hit.rank;
-  if (side === "reference") return ["kept", "✓ kept"];
+  if (id === "reference") return ["kept", "✓ kept"];
   if (moved === 0) return ["kept", "= same rank"];
   return ["kept", `${moved > 0 ? "▲" : "▼"} ${Math.abs(moved)} (was ${hit.other_rank})`];
+}
+
+function scoreOf(hit, side) {
+  if (side.precision !== "binary") return `cosine ${hit.score.toFixed(3)}`;
+  return `${Math.round((1 - hit.score) * side.dim / 2)} of ${side.dim} bits differ`;
 }
 
 function twins(row, on) {
@@ -86,15 +91,15 @@ function twins(row, on) {
   }
 }
 
-function show(hit, side, other, depth) {
-  const [kind, words] = mark(hit, side, other, depth);
+function show(hit, id, side, other, depth) {
+  const [kind, words] = mark(hit, id, nameOf(other), depth);
   const item = make("li", kind);
   item.dataset.row = hit.row;
   item.addEventListener("mouseenter", () => twins(item.dataset.row, true));
   item.addEventListener("mouseleave", () => twins(item.dataset.row, false));
   const facts = make("div", "facts");
   facts.append(make("span", "rank", String(hit.rank)), make("span", "mark", words));
-  facts.append(make("span", "score", `cosine ${hit.score.toFixed(3)} · row ${hit.row.toLocaleString("en")}`));
+  facts.append(make("span", "score", `${scoreOf(hit, side)} · row ${hit.row.toLocaleString("en")}`));
   const text = make("p", "text", hit.text);
   item.append(facts, text);
   return item;
@@ -133,10 +138,11 @@ function render(found) {
   );
   for (const [id, side, other] of [["reference", reference, view], ["view", view, reference]]) {
     $(`${id}-name`).textContent = id === "reference" ? `${nameOf(side)}: whole vectors` : `${nameOf(side)}: your view`;
-    $(id).replaceChildren(...side.hits.map((hit) => show(hit, id, nameOf(other), depth)));
+    $(id).replaceChildren(...side.hits.map((hit) => show(hit, id, side, other, depth)));
   }
   $("note").textContent =
-    `${view.precision}: ${WHAT_PRECISIONS_ARE[view.precision]}. Vectors were read as ${about.stored_as}.`;
+    `${view.precision}: ${WHAT_PRECISIONS_ARE[view.precision]}. Vectors were read as ${about.stored_as}. ` +
+    "Times are the quickest of three, without the encoding of the query; among few documents they mostly measure the start.";
   for (const id of ["figures", "results", "note"]) $(id).hidden = false;
   offerWholeTexts();
 }
