@@ -16,7 +16,7 @@ from lightning_jv5.data.docstrings import Docstrings
 from lightning_jv5.data.files import LocalFiles
 from lightning_jv5.data.source import Source
 from lightning_jv5.data.text_column import TextColumn
-from lightning_jv5.data.vector_columns import vectors
+from lightning_jv5.data.vector_columns import SCALE, vectors
 from lightning_jv5.data.vector_manifest import VectorManifest, read_manifest
 from lightning_jv5.encoder import Encoder
 from lightning_jv5.models.fingerprint import fingerprint_of
@@ -184,12 +184,13 @@ def _embedded(path: str, manifest: VectorManifest) -> tuple[Sequence[str], Tenso
             "page shows its sign bits, too."
         )
     rows = LocalFiles(path).load()
-    table = rows.select_columns([one for one in (name, f"{name}_scale") if one in rows.column_names])
-    kept = vectors(table.with_format("arrow")[:], name).float()
-    if len(kept) != len(rows):
+    kind = rows.features.arrow_schema.field(source).type
+    if hasattr(kind, "value_type"):
         raise ValueError(
             f"{path!r}: column {source!r} has lists of texts; need one text in each row. Embed documents one to a row."
         )
+    table = rows.select_columns([one for one in (name, f"{name}{SCALE}") if one in rows.column_names])
+    kept = vectors(table.with_format("arrow")[:], name).float()
     return _texts(rows, source), kept, manifest.columns[name].precision
 
 
