@@ -36,7 +36,7 @@ class Searcher:
         self.encoder, self.corpus = encoder, corpus
         self.searches = 0
         self._indexes: OrderedDict[tuple[str | None, View], ViewIndex] = OrderedDict()
-        self._lock = threading.Lock()  # an encoder switches adapters, so one query at a time
+        self._lock = threading.Lock()  # an encoder switches adapters, and times are those of one search
 
     def about(self) -> dict[str, Plain]:
         """Say what can be asked: model, corpus, dims, precisions and tasks."""
@@ -104,9 +104,9 @@ class Searcher:
             vector = torch.from_numpy(self.encoder.encode_query([query], task=task, show_progress_bar=False))
             encoded = time.perf_counter() - start
             sides = [self._index(task, View(dim=self.corpus.dim)), self._index(task, view)]
+            found = [_quickest(index, vector, depth) for index in sides]
+            others = [sides[1 - at].ranks(vector, found[at].rows, found[1 - at]) for at in (0, 1)]
             self.searches += 1
-        found = [_quickest(index, vector, depth) for index in sides]
-        others = [sides[1 - at].ranks(vector, found[at].rows, found[1 - at]) for at in (0, 1)]
         reference, compared = (self._side(*facts) for facts in zip(sides, found, others, strict=True))
         return {
             "query": query,

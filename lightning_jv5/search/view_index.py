@@ -67,7 +67,7 @@ class ViewIndex:
         start = time.perf_counter()
         if self._codes is None:
             found = nearest(self.view.query(cut), [self._floats], depth=depth)
-            rows, scores = found.rows[0], found.scores[0] * self._to_cosines(cut)
+            rows, scores = found.rows[0], self._cosines(found.scores[0], cut)
         elif self.view.precision == "binary":
             near = nearest_codes(pack_signs(cut), [self._codes], dim=self.dim, depth=depth)
             rows, scores = near.rows[0], 1 - 2 * near.distances[0] / self.dim
@@ -107,10 +107,10 @@ class ViewIndex:
     def _cut(self, query: Tensor) -> Tensor:
         return View(dim=self.dim).cut(query)
 
-    def _to_cosines(self, cut: Tensor) -> Tensor | float:
-        if self.view.precision != "asymmetric":
-            return 1.0
-        return 1 / (self.view.query(cut).norm() * self.dim**0.5)
+    def _cosines(self, products: Tensor, cut: Tensor) -> Tensor:
+        if self.view.precision != "asymmetric":  # of unit length already
+            return products
+        return products / float(self.view.query(cut).norm() * self.dim**0.5)
 
     def _rescored(self, cut: Tensor, depth: int) -> tuple[Tensor, Tensor]:
         assert self._codes is not None

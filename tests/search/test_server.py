@@ -3,6 +3,7 @@ import importlib.resources
 import json
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
@@ -54,6 +55,17 @@ def test_search_answers_as_json(server: SearchServer, searcher: Searcher) -> Non
     assert found["view"]["hits"] == expected["view"]["hits"]
     assert found["reference"]["hits"] == expected["reference"]["hits"]
     assert json.loads(get(server, "/about")[1]) == searcher.about()
+
+
+def test_searches_at_the_same_time_are_answered_as_one_after_the_other(server: SearchServer) -> None:
+    def hits(asked: tuple[str, str]) -> Any:
+        found = json.loads(get(server, f"/search?q=the+slow+dog&dim=16&precision={asked[0]}&task={asked[1]}")[1])
+        return [[hit["row"] for hit in found[side]["hits"]] for side in ("reference", "view")]
+
+    asked = [(precision, task) for precision in ("float", "binary", "rescored") for task in ("none", "retrieval")]
+    expected = [hits(one) for one in asked]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(hits, 4 * asked)) == 4 * expected
 
 
 def test_letters_of_any_script_come_through(server: SearchServer) -> None:
