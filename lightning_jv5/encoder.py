@@ -135,20 +135,20 @@ class Encoder:
         """Where the model computes."""
         return next(self.embedder.parameters()).device
 
-    def encode(  # noqa: PLR0917 - by position too, as in sentence-transformers
+    def encode(
         self,
         inputs: str | Sequence[str],
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = 32,
         show_progress_bar: bool | None = None,
+        *,
         precision: Precision = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         device: str | torch.device | None = None,
         normalize_embeddings: bool = True,
         truncate_dim: int | None = None,
-        *,
         role: str = "document",
         task: str | None = None,
     ) -> Any:

@@ -196,6 +196,14 @@ def test_a_bar_is_shown_when_asked_for(encoder: Encoder, capsys: pytest.CaptureF
     assert f"{len(TEXTS)}/{len(TEXTS)}" in capsys.readouterr().err
 
 
+def test_a_bar_comes_by_itself_where_it_takes_long(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lightning_jv5.models.text_encoder._BAR_DELAY", 1e-9)
+    encoder.encode(TEXTS, batch_size=1)
+    assert "text/s" in capsys.readouterr().err
+
+
 def test_a_forward_pass_has_at_most_a_batch(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     embed = encoder.embedder._embed_chunk

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import datasets
 
 _WRITTEN = "embeddings.json"  # in a folder of EmbeddingWriter
-_DOCSTRINGS = 4000  # what two cores encode in about a minute
+_DOCSTRINGS = 2000  # what two cores encode in a minute or two
 _COLUMNS = ("document", "text")
 _SAME_MODEL = 0.99  # cosine with a stored vector, which may be float16, int8, or encoded in bfloat16
 _SAME_CACHE = 1e-3
