@@ -6,6 +6,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lightning_jv5.datamodule import EmbeddingDataModule as EmbeddingDataModule
+    from lightning_jv5.encoder import Encoder as Encoder
+    from lightning_jv5.encoder import load as load
     from lightning_jv5.models import Embedder as Embedder
     from lightning_jv5.models import LoRA as LoRA
     from lightning_jv5.models import Projection as Projection
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 _HOME_OF = {
     "EmbeddingDataModule": "lightning_jv5.datamodule",
     "EmbeddingModule": "lightning_jv5.module",
+    "Encoder": "lightning_jv5.encoder",
+    "load": "lightning_jv5.encoder",
     "Embedder": "lightning_jv5.models",
     "MTEBEncoder": "lightning_jv5.mteb_encoder",
     "LoRA": "lightning_jv5.models",

@@ -23,6 +23,7 @@ COMMANDS = {
     "recipe": "train stage after stage, assemble the model, score every stage",
     "embed": "write a data set with the vectors of a model as columns",
     "mine": "find hard negatives for pairs or a BEIR folder",
+    "search": "search a corpus in a page that shows what fewer dims and bits cost",
 }
 _NEEDS_TRAINER = {"fit", "validate", "test", "predict"}
 
@@ -109,5 +110,6 @@ examples:
       --model.path Qwen/Qwen3-Embedding-4B --output pairs-qwen3                teacher vectors, once and for all
   python -m lightning_jv5 mine --pairs lightning_jv5.data.BeirFolder --pairs.path scifact \\
       --model.path Qwen/Qwen3-Embedding-0.6B --output scifact-mined            hard negatives
+  python -m lightning_jv5 search --model DIR --corpus texts.jsonl              a search page on this machine
 
 lightning_jv5 {__version__}; --version prints this alone."""

@@ -23,6 +23,7 @@ FUNCTIONS = {
     "onnx": "lightning_jv5.export.onnx:export_onnx",
     "push": "lightning_jv5.export.push:push",
     "recipe": "lightning_jv5.recipe:recipe",
+    "search": "lightning_jv5.search.command:search",
 }
 
 

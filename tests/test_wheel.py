@@ -52,6 +52,7 @@ def test_wheel_holds_the_package_its_configs_and_nothing_else(wheel: Path) -> No
     assert configs
     assert {name for name in names if name.endswith(".yaml")} == {f"lightning_jv5/{path}" for path in configs}
     assert "lightning_jv5/py.typed" in names
+    assert {f"lightning_jv5/search/page/{name}" for name in ("index.html", "page.css", "page.js")} <= names
     about = f"lightning_jv5-{__version__}.dist-info"
     assert f"{about}/licenses/LICENSE" in names
     assert {name.split("/")[0] for name in names} == {"lightning_jv5", about}

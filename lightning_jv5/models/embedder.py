@@ -253,7 +253,8 @@ class Embedder(Rebuildable, TextEncoder):
         *,
         task: str | None = None,
         truncate_dim: int | None = None,
-        progress: bool = False,
+        batch_size: int | None = None,
+        progress: bool | None = False,
     ) -> Tensor:
         """Embed strings, in evaluation mode and without gradients: as :meth:`TextEncoder.encode`.
 
@@ -262,7 +263,8 @@ class Embedder(Rebuildable, TextEncoder):
             role: ``"query"`` or ``"document"``: decides prompt and limit.
             task: Whose adapter, prompts, limits and theta to use; by default what the embedder uses anyway.
             truncate_dim: Keep only the first so many dimensions, normalised again.
-            progress: Show a bar that counts texts.
+            batch_size: Most texts of a forward pass; by default as many as ``max_tokens_per_chunk`` has room for.
+            progress: Show a bar that counts texts; with None only where it takes longer than 2 seconds.
 
         Returns:
             Embeddings on the CPU, float32, shape ``(texts, dim)`` or ``(texts, truncate_dim)``.
@@ -273,7 +275,7 @@ class Embedder(Rebuildable, TextEncoder):
         theta = rope_theta(self.backbone)
         try:
             with self.using(self.task if task is None else task):
-                return super().encode(texts, role, truncate_dim=truncate_dim, progress=progress)
+                return super().encode(texts, role, truncate_dim=truncate_dim, batch_size=batch_size, progress=progress)
         finally:
             if theta is not None:  # a step that has not gone backward yet needs its own
                 set_rope_theta(self.backbone, theta)

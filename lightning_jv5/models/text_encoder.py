@@ -17,6 +17,7 @@ from lightning_jv5.models.sharding import as_many_as_any_rank, collective_passes
 from lightning_jv5.models.tokenization import Tokenization
 
 _TEXTS_PER_BLOCK = 1024  # encode() holds the tokens of this many texts at a time
+_BAR_DELAY = 2.0  # seconds
 
 
 class TextEncoder(nn.Module):
@@ -119,7 +120,13 @@ class TextEncoder(nn.Module):
             return embeddings[order.argsort().to(device, non_blocking=True)]
 
     def encode(
-        self, texts: Sequence[str], role: str = "document", *, truncate_dim: int | None = None, progress: bool = False
+        self,
+        texts: Sequence[str],
+        role: str = "document",
+        *,
+        truncate_dim: int | None = None,
+        batch_size: int | None = None,
+        progress: bool | None = False,
     ) -> Tensor:
         """Embed strings, in evaluation mode and without gradients; every module's mode is as before afterwards.
 
@@ -129,27 +136,32 @@ class TextEncoder(nn.Module):
             texts: Strings without prompt; an empty one is encoded as the prompt and the special tokens alone.
             role: ``"query"`` or ``"document"``: decides prompt and limit.
             truncate_dim: Keep only the first so many dimensions, normalised again.
-            progress: Show a bar that counts texts.
+            batch_size: Most texts of a forward pass; by default as many as ``max_tokens_per_chunk`` has room for.
+            progress: Show a bar that counts texts; with None only where it takes longer than 2 seconds.
 
         Returns:
             Embeddings on the CPU, float32, shape ``(texts, dim)`` or ``(texts, truncate_dim)``, in the order of
             ``texts``.
 
         Raises:
-            ValueError: If ``texts`` is one string, an element is no string, the role is unknown, or
-                ``truncate_dim`` is not between 1 and ``dim``.
+            ValueError: If ``texts`` is one string, an element is no string, the role is unknown,
+                ``truncate_dim`` is not between 1 and ``dim``, or ``batch_size`` is below 1.
         """
         from tqdm.auto import tqdm
 
         _check_texts(texts)
         if truncate_dim is not None and not 1 <= truncate_dim <= self.dim:
             raise ValueError(f"Got truncate_dim {truncate_dim}; embeddings have {self.dim}. Give 1 to {self.dim}.")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"Got batch_size {batch_size}; need at least 1. Leave it out to fill forward passes.")
         self.tokenization([], role)  # an unknown role is an error even without texts
         result = torch.zeros(len(texts), truncate_dim or self.dim)
         device = next(self.parameters()).device
         # longest first: what does not fit into memory fails at once, and the bar's estimate errs on the safe side
         by_length = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-        bar = tqdm(total=len(texts), unit="text", disable=not progress)
+        bar = tqdm(
+            total=len(texts), unit="text", disable=progress is False, delay=_BAR_DELAY if progress is None else 0
+        )
         blocks = -(-len(texts) // _TEXTS_PER_BLOCK)
         with evaluating(self), torch.inference_mode(), collective_passes(self.backbone) as sharded, bar:
             if sharded:
@@ -159,6 +171,8 @@ class TextEncoder(nn.Module):
                 ragged = self.tokenization.ragged([texts[row] for row in rows.tolist()], role)
                 lengths = ragged.lengths
                 chunks = self.plan(lengths)
+                if batch_size is not None:
+                    chunks = [part for chunk in chunks for part in torch.split(chunk, batch_size)]
                 if sharded:
                     chunks = as_many_as_any_rank(chunks, device)
                 ragged = RaggedTexts(ragged.token_ids.to(device), lengths.to(device))
