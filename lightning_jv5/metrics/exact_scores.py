@@ -18,6 +18,7 @@ def on_grid(vectors: Tensor) -> Tensor:
     Returns:
         float32, of the same shape.
 
+    >>> import torch
     >>> on_grid(torch.tensor([[1.0, 0.1, 2.0**-26]])) * 2**24
     tensor([[16777216.,  1677722.,        0.]])
     """
@@ -50,6 +51,7 @@ def exact_scores(queries: Tensor, documents: Tensor, query: Tensor, column: Tens
     Returns:
         float32, shape ``(pairs,)``.
 
+    >>> import torch
     >>> exact_scores(torch.eye(2), torch.tensor([[0.5, 0.25]]), torch.tensor([0, 1]), torch.tensor([0, 0]))
     tensor([0.5000, 0.2500])
     """
@@ -65,6 +67,7 @@ def exact_scores(queries: Tensor, documents: Tensor, query: Tensor, column: Tens
 def exact_products(queries: Tensor, documents: Tensor) -> Tensor:
     """Return what :func:`exact_scores` does of all pairs: float32, shape ``(queries, documents)``.
 
+    >>> import torch
     >>> exact_products(torch.eye(2), torch.tensor([[0.5, 0.25]]))
     tensor([[0.5000],
             [0.2500]])
