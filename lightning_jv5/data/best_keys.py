@@ -1,6 +1,6 @@
 """The best documents of each query as integers that sort like rankings, kept while a corpus streams by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -46,14 +46,45 @@ def keep_best(keys: Tensor, scores: Tensor, ties: Tensor, carried: Carried | Non
     if keys.device.type != "cpu":
         keep_best_of_all(keys, scores, ties, carried)
         return
-    floor = scores_of(keys[:, -1:]).clamp_(min=torch.finfo(scores.dtype).min)
+    query, column = _reaching(keys, scores)
+    keep_pairs(keys, query, column, pack(scores[query, column], ties[column]), carried)
+
+
+def keep_exact_best(
+    keys: Tensor, scores: Tensor, ties: Tensor, slack: float, exact: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    """Do what :func:`keep_best` does on the CPU, by exact scores of which those of the tile are only near.
+
+    The keys are of exact scores alone, and none of the best is missed, however many tie.
+
+    Args:
+        keys: As for :func:`keep_best`, of exact scores.
+        scores: As there.
+        ties: As there.
+        slack: How far a score may be from the exact one.
+        exact: Takes rows of the keys and columns of the tile, both of shape ``(pairs,)``, and returns exact scores,
+            float32.
+
+    >>> keys, near = torch.full((1, 1), NOTHING), torch.tensor([[0.1, 0.501, 0.499]])
+    >>> keep_exact_best(keys, near, torch.arange(3), 0.01, lambda query, column: torch.full((len(query),), 0.5))
+    >>> scores_of(keys), ties_of(keys)
+    (tensor([[0.5000]]), tensor([[2]]))
+    """
+    query, column = _reaching(keys, scores, slack)
+    keep_pairs(keys, query, column, pack(exact(query, column), ties[column]))
+
+
+def _reaching(keys: Tensor, scores: Tensor, slack: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Find the rows and columns of the scores that may gain a place in the keys, in their order."""
+    floor = (scores_of(keys[:, -1:]) - slack).clamp_(min=torch.finfo(scores.dtype).min)
     reaches = (scores >= floor).numpy()
     if np.count_nonzero(reaches) > FEW * reaches.size and scores.shape[1] > keys.shape[1]:  # the first tiles
-        reaches = (scores >= scores.topk(keys.shape[1]).values[:, -1:].maximum(floor)).numpy()
+        # Of the last of the best and of one that it may not be, each may be off
+        best = scores.topk(keys.shape[1]).values[:, -1:] - 2 * slack
+        reaches = (scores >= best.maximum(floor)).numpy()
     place = torch.from_numpy(np.flatnonzero(reaches))  # torch's own search takes ten times as long
     query = place // scores.shape[1]
-    column = place - query * scores.shape[1]
-    keep_pairs(keys, query, column, pack(scores.flatten()[place], ties[column]), carried)
+    return query, place - query * scores.shape[1]
 
 
 def keep_best_of_all(keys: Tensor, scores: Tensor, ties: Tensor, carried: Carried | None = None) -> None:
@@ -109,6 +140,16 @@ def _merge(
     query = torch.arange(len(keys), device=keys.device)[some][row]
     values[row, rank] = carried.compute(query, column if columns is None else columns[row, column])
     carried.values[some] = values
+
+
+def slices(count: int, most: int) -> Iterator[slice]:
+    """Cut ``count`` things into runs of at most ``most``, but at least one.
+
+    >>> list(slices(3, 2))
+    [slice(0, 2, None), slice(2, 3, None)]
+    """
+    for start in range(0, count, max(1, most)):
+        yield slice(start, min(start + max(1, most), count))
 
 
 def pack(scores: Tensor, ties: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_jv5.metrics.groups import rows_by_group
+from lightning_jv5.metrics.judgements import Judgements
 from lightning_jv5.metrics.retrieval import StreamingRetrieval
 
 
@@ -31,14 +32,15 @@ class GroupedRetrieval(StreamingRetrieval):
 
     def __init__(
         self,
-        judgements: Mapping[int, Mapping[int, int]],
+        judgements: Mapping[int, Mapping[int, int]] | Judgements,
         *,
         query_count: int,
         groups: Sequence[str | None],
         **settings: Any,
     ) -> None:
         super().__init__(judgements, query_count=query_count, **settings)
-        judged = [group if judgements.get(query) else None for query, group in enumerate(groups)]
+        rows = set(self._judgements.judged.tolist())
+        judged = [group if query in rows else None for query, group in enumerate(groups)]
         self._queries_of_group = rows_by_group(judged, query_count)
 
     def breakdown(self) -> dict[str, dict[str, float]]:

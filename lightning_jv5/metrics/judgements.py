@@ -17,6 +17,8 @@ class Judgements:
         document_count: Number of documents.
 
     Attributes:
+        query_count: As given.
+        document_count: As given.
         judged: Rows of the queries with at least one judgement, ascending.
 
     Raises:
@@ -40,7 +42,7 @@ class Judgements:
                     f"Leave out judgements of {what} texts that are not there, or add the texts."
                 )
         gains = grade.clamp(min=0).to(torch.float64)
-        self._document_count = document_count
+        self.query_count, self.document_count = query_count, document_count
         order = (query * document_count + document).argsort()
         self._pairs = (query * document_count + document)[order]
         self._gains = gains[order]
@@ -69,7 +71,7 @@ class Judgements:
 
     def _gains_of(self, queries: Tensor, rows: Tensor) -> Tensor:
         """Grade of each ranked document; shapes ``(queries, 1)`` and ``(queries, ranks)``."""
-        pairs = queries * self._document_count + rows
+        pairs = queries * self.document_count + rows
         place = torch.searchsorted(self._pairs, pairs).clamp(max=len(self._pairs) - 1)
         is_judged = (self._pairs[place] == pairs) & (rows >= 0)
         return torch.where(is_judged, self._gains[place], 0.0)

@@ -1,26 +1,37 @@
 """Retrieval measured while the corpus streams by: only the k best documents of each query are kept."""
 
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_jv5.data.best_keys import NOTHING, Carried, keep_best, keep_pairs, pack, scores_of, ties_of
+from lightning_jv5.data.best_keys import (
+    NOTHING,
+    Carried,
+    keep_best,
+    keep_exact_best,
+    keep_pairs,
+    pack,
+    scores_of,
+    slices,
+    ties_of,
+)
 from lightning_jv5.data.document_pairs import DocumentPairs, pairs_of
 from lightning_jv5.data.nearest import TILE_DOCUMENTS, TILE_SCORES, full_float32
+from lightning_jv5.metrics.exact_scores import exact_products, exact_scores, on_grid, slack
 from lightning_jv5.metrics.judgements import Judgements
 from lightning_jv5.metrics.ranking import parse_measure
 from lightning_jv5.metrics.streaming import StreamingMetric
+from lightning_jv5.metrics.tie_order import TieOrder
 from lightning_jv5.metrics.views import View
 
 DEFAULT_MEASURES = ("ndcg@10", "recall@10", "recall@100", "mrr@10", "map@100")
 
 _SPARSE = 16  # so many dot products of a matrix product take the time of a single one by itself
 _GATHERED = 2**22  # coordinates of pairs held at once
-_ONE = 2**30  # a coordinate of 1 as a whole number: sums of products of unit vectors stay below 2**61
 
 
 class StreamingRetrieval(StreamingMetric):
@@ -28,19 +39,21 @@ class StreamingRetrieval(StreamingMetric):
 
     Every rank sees all queries; documents may be split over ranks in any way, and a row that arrives again (a sampler
     that pads, say) is skipped. Documents rank by dot product in float32; ties by id, descending, as in trec_eval.
+    In a view these are exact (:mod:`~lightning_jv5.metrics.exact_scores`), so that neither batches nor ranks make a
+    difference and documents of equal vectors tie; without one a matrix product rounds them as it may.
     Queries without judgements are left out, and counted in ``unjudged_queries``; a query whose judged documents are
     all irrelevant scores 0.
 
     In a view of precision ``"rescored"`` the sign bits find as many documents as the largest cut-off, and dot products
-    of what was cut put those in order. They are computed in whole numbers, for the documents alone that are kept, so
-    that neither batches nor ranks make a difference to them.
+    of what was cut put those in order.
 
     Args:
-        judgements: Grade of each judged document row, by query row; 0 and below are irrelevant.
+        judgements: Grade of each judged document row, by query row; 0 and below are irrelevant. Metrics of the same
+            data may share them as :class:`Judgements`.
         query_count: Number of queries.
         document_count: Number of documents.
         tie_order: Position of each document's id among all ids sorted ascending; integers, shape
-            ``(document_count,)``. By default ids are taken to sort as rows do.
+            ``(document_count,)``. By default ids are taken to sort as rows do. Metrics may share a :class:`TieOrder`.
         measures: What :meth:`compute` returns: ``ndcg``, ``recall``, ``p``, ``mrr`` or ``map``, ``@`` and the cut-off.
         view: How embeddings are read; by default they are taken as they are.
         excluded: Document row or rows, by query row, that are not to be found for a query; BEIR so ignores the
@@ -64,16 +77,16 @@ class StreamingRetrieval(StreamingMetric):
     document_bits: Tensor
     tie_order: Tensor
     query_embeddings: Tensor
-    query_numbers: Tensor
+    rescoring_queries: Tensor
     query_seen: Tensor
 
     def __init__(
         self,
-        judgements: Mapping[int, Mapping[int, int]],
+        judgements: Mapping[int, Mapping[int, int]] | Judgements,
         *,
         query_count: int,
         document_count: int,
-        tie_order: Tensor | None = None,
+        tie_order: Tensor | TieOrder | None = None,
         measures: Sequence[str] = DEFAULT_MEASURES,
         view: View | None = None,
         excluded: Mapping[int, int] | Mapping[int, Collection[int]] | None = None,
@@ -85,22 +98,30 @@ class StreamingRetrieval(StreamingMetric):
         self.query_count, self.document_count = query_count, document_count
         self.measures = {name: parse_measure(name) for name in measures}
         self.depth = max(k for _, k in self.measures.values())
-        self._judgements = Judgements(judgements, query_count=query_count, document_count=document_count)
+        if not isinstance(judgements, Judgements):
+            judgements = Judgements(judgements, query_count=query_count, document_count=document_count)
+        if tie_order is None:
+            tie_order = torch.arange(document_count)
+        if not isinstance(tie_order, TieOrder):
+            tie_order = TieOrder(tie_order, document_count=document_count)
+        _check_shared(judgements, tie_order, query_count, document_count)
+        self._judgements = judgements
         self.unjudged_queries = query_count - len(self._judgements.judged)
         self._reranks = candidates is not None
         self._pairs = self._listed_pairs(excluded, candidates)
         # A sum of distinct powers of two per byte: the set of rows seen, which unlike a count can be merged exactly.
         byte_count = -(-document_count // 8)
-        nothing = torch.full((query_count, self.depth), NOTHING)
+        nothing = torch.full((query_count, self._most_found()), NOTHING)
         self.add_state("keys", nothing, dist_reduce_fx=_merge_ranks)
         self.add_state("document_bits", torch.zeros(byte_count, dtype=torch.uint8), dist_reduce_fx=_union_of_ranks)
-        self.rescores = view is not None and view.precision == "rescored"
+        precision = None if view is None else view.precision
+        self.rescores, self._is_exact = precision == "rescored", precision in ("float", "int8")
         if self.rescores:  # of each key, the one that the float score makes; in any order
             self.add_state("rescored_keys", nothing.clone(), dist_reduce_fx=_side_by_side)
         # Buffers and not states: every rank has them, so there is nothing to communicate.
-        self.register_buffer("tie_order", _checked_tie_order(tie_order, document_count), persistent=False)
+        self.register_buffer("tie_order", tie_order.places, persistent=False)
         self.register_buffer("query_embeddings", torch.empty(query_count, 0), persistent=False)
-        self.register_buffer("query_numbers", torch.empty(query_count, 0, dtype=torch.int32), persistent=False)
+        self.register_buffer("rescoring_queries", torch.empty(query_count, 0), persistent=False)
         self.register_buffer("query_seen", torch.zeros(query_count, dtype=torch.bool), persistent=False)
         self._documents_began = False
         self._documents_seen = 0
@@ -127,6 +148,13 @@ class StreamingRetrieval(StreamingMetric):
             listed = pairs_of(candidates, "candidates", **counts)
             pairs = listed[~torch.isin(listed, pairs)]
         return DocumentPairs(pairs % self.query_count, pairs // self.query_count)
+
+    def _most_found(self) -> int:
+        """Number of documents that are ever kept for a query; at least one."""
+        longest = self.document_count
+        if self._reranks and self._pairs is not None:
+            longest = int(torch.bincount(self._pairs.query, minlength=1).max())
+        return max(1, min(self.depth, longest))
 
     def update(self, role: str, embeddings: Tensor, rows: Tensor) -> None:
         """Keep the embeddings of queries, or rank documents for every query.
@@ -159,21 +187,21 @@ class StreamingRetrieval(StreamingMetric):
         if role == "query":
             self._keep_queries(cut, here)
             return
-        for part in _slices(len(rows), TILE_DOCUMENTS):
+        for part in slices(len(rows), TILE_DOCUMENTS):
             self._rank_documents(cut[part], here[part], rows[part])
 
     def _keep_queries(self, cut: Tensor, rows: Tensor) -> None:
         if self._documents_began:
             raise ValueError("Got queries after documents; need all queries first. Call reset() before the next pass.")
-        embeddings = self.query(cut)
+        embeddings = self._compared(self.query(cut))
         if not self.query_embeddings.shape[1]:
             self.query_embeddings = embeddings.new_zeros(self.query_count, embeddings.shape[1])
             if self.rescores:
-                self.query_numbers = _whole_numbers(self.query_embeddings)
+                self.rescoring_queries = torch.zeros_like(self.query_embeddings)
         self._check_dim(embeddings)
         self.query_embeddings[rows] = embeddings
         if self.rescores:
-            self.query_numbers[rows] = _whole_numbers(cut)
+            self.rescoring_queries[rows] = on_grid(cut)
         self.query_seen[rows] = True
 
     def _rank_documents(self, cut: Tensor, rows: Tensor, rows_as_given: Tensor) -> None:
@@ -188,7 +216,7 @@ class StreamingRetrieval(StreamingMetric):
         is_new = self._mark_seen(rows)
         if is_new.device.type == "cpu" and not is_new.all():  # elsewhere choosing would make the host wait
             cut, rows, rows_as_given, is_new = (values[is_new] for values in (cut, rows, rows_as_given, is_new))
-        documents = _Documents(cut, self.document(cut), self.tie_order[rows], is_new)
+        documents = _Documents(cut, self._compared(self.document(cut)), self.tie_order[rows], is_new)
         if self._pairs is None:
             query = column = torch.zeros(0, dtype=torch.int64)
         else:
@@ -200,10 +228,16 @@ class StreamingRetrieval(StreamingMetric):
             else:
                 self._rank_tiles(documents, query, column)
 
+    def _compared(self, vectors: Tensor) -> Tensor:
+        return on_grid(vectors) if self._is_exact else vectors
+
     def _rank_tiles(self, documents: "_Documents", query: Tensor, column: Tensor) -> None:
         """Rank documents for all queries; the pairs are the only ones to rank, or those that are not ranked."""
-        for tile in _slices(self.query_count, TILE_SCORES // max(1, len(documents.cut))):
-            scores = self.query_embeddings[tile] @ documents.stored.T
+        for tile in slices(self.query_count, TILE_SCORES // max(1, len(documents.cut))):
+            queries, stored = self.query_embeddings[tile], documents.stored
+            # On the CPU few pairs are worth a second look; elsewhere choosing them would make the host wait
+            looks_twice = self._is_exact and queries.device.type == "cpu"
+            scores = exact_products(queries, stored) if self._is_exact and not looks_twice else queries @ stored.T
             if self._pairs is not None:
                 inside = (query >= tile.start) & (query < tile.stop)
                 listed = (query[inside] - tile.start).to(scores.device), column[inside].to(scores.device)
@@ -213,16 +247,23 @@ class StreamingRetrieval(StreamingMetric):
                     scores[listed] = -torch.inf
             if scores.device.type != "cpu":
                 scores.masked_fill_(~documents.is_new, -torch.inf)
-            keep_best(self.keys[tile], scores, documents.ties, self._carried(tile, documents))
+            if looks_twice:
+                exact = functools.partial(exact_scores, queries, stored)
+                keep_exact_best(self.keys[tile], scores, documents.ties, slack(stored.shape[1]), exact)
+            else:
+                keep_best(self.keys[tile], scores, documents.ties, self._carried(tile, documents))
 
     def _rank_pairs(self, documents: "_Documents", query: Tensor, column: Tensor) -> None:
         """Rank documents for the queries that list them, pair by pair."""
         order = query.argsort(stable=True)
         query, column = query[order], column[order]
         device, carried = documents.cut.device, self._carried(slice(None), documents)
-        for some in _slices(len(query), _GATHERED // documents.cut.shape[1]):
+        for some in slices(len(query), _GATHERED // documents.cut.shape[1]):
             of_query, of_document = query[some].to(device), column[some].to(device)
-            scores = (self.query_embeddings[of_query] * documents.stored[of_document]).sum(1)
+            if self._is_exact:
+                scores = exact_scores(self.query_embeddings, documents.stored, of_query, of_document)
+            else:
+                scores = (self.query_embeddings[of_query] * documents.stored[of_document]).sum(1)
             keys = pack(scores, documents.ties[of_document])
             keys.masked_fill_(~documents.is_new[of_document], NOTHING)
             keep_pairs(self.keys, query[some], column[some], keys, carried)
@@ -231,14 +272,10 @@ class StreamingRetrieval(StreamingMetric):
         """Where the documents that are kept for these queries get the keys that floats make of them."""
         if not self.rescores:
             return None
-        queries, numbers = self.query_numbers[tile], _whole_numbers(documents.cut)
+        queries, cut = self.rescoring_queries[tile], on_grid(documents.cut)
 
         def rescore(query: Tensor, column: Tensor) -> Tensor:
-            scores = torch.empty_like(query, dtype=torch.float32)
-            for some in _slices(len(query), _GATHERED // numbers.shape[1]):
-                products = queries[query[some]].long() * numbers[column[some]]
-                scores[some] = products.sum(1).float() / _ONE**2
-            return pack(scores, documents.ties[column])
+            return pack(exact_scores(queries, cut, query, column), documents.ties[column])
 
         return Carried(self.rescored_keys[tile], rescore)
 
@@ -307,13 +344,14 @@ class StreamingRetrieval(StreamingMetric):
         """
         self.compute()
         keys = self._merged_keys.to(self.keys.device)
+        keys = F.pad(keys, (0, self.depth - keys.shape[1]), value=NOTHING)
         return scores_of(keys), self._rows_of(keys)
 
     def reset(self) -> None:
         """Forget all texts, for the next pass."""
         super().reset()
         self.query_embeddings = self.keys.new_empty(self.query_count, 0, dtype=torch.float32)
-        self.query_numbers = self.keys.new_empty(self.query_count, 0, dtype=torch.int32)
+        self.rescoring_queries = self.query_embeddings.clone()
         self.query_seen = torch.zeros_like(self.query_seen)
         self._documents_began = False
 
@@ -333,22 +371,17 @@ class _Documents(NamedTuple):
     is_new: Tensor
 
 
-def _slices(count: int, most: int) -> Iterator[slice]:
-    for start in range(0, count, max(1, most)):
-        yield slice(start, min(start + max(1, most), count))
-
-
-def _checked_tie_order(tie_order: Tensor | None, document_count: int) -> Tensor:
-    if tie_order is None:
-        return torch.arange(document_count, dtype=torch.int32)
-    if tie_order.shape != (document_count,) or not tie_order.sort().values.equal(
-        torch.arange(document_count, dtype=tie_order.dtype, device=tie_order.device)
-    ):
+def _check_shared(judgements: Judgements, tie_order: TieOrder, query_count: int, document_count: int) -> None:
+    if (judgements.query_count, judgements.document_count) != (query_count, document_count):
         raise ValueError(
-            f"Got a tie order of shape {tuple(tie_order.shape)}; need each of 0 to {document_count - 1} once. "
-            "Pass the position of each document's id among the sorted ids."
+            f"Got judgements of {judgements.query_count} queries and {judgements.document_count} documents; need "
+            f"{query_count} and {document_count}. Share judgements among metrics of the same data alone."
         )
-    return tie_order.to(torch.int32, copy=True)
+    if len(tie_order.places) != document_count:
+        raise ValueError(
+            f"Got a tie order of {len(tie_order.places)} documents; need one of {document_count}. "
+            "Share it among metrics of the same data alone."
+        )
 
 
 def _merge_ranks(keys: Tensor) -> Tensor:
@@ -384,8 +417,3 @@ def _rescored_order(keys: Tensor, rescored: Tensor) -> Tensor:
     place = torch.searchsorted(ties, ties_of(keys).clamp(min=0)).clamp(max=ties.shape[1] - 1)
     found = rescored.gather(1, order.gather(1, place))
     return found.masked_fill(keys == NOTHING, NOTHING).sort(descending=True).values
-
-
-def _whole_numbers(cut: Tensor) -> Tensor:
-    """Unit vectors in units of ``2**-30``, int32: their dot products are exact, in whatever order they are summed."""
-    return (cut * _ONE).round().to(torch.int32)

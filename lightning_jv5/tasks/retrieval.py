@@ -11,8 +11,10 @@ from torch import Tensor
 from lightning_jv5.data.source import Source
 from lightning_jv5.data.text_column import TextColumn
 from lightning_jv5.metrics.grouped_retrieval import GroupedRetrieval
+from lightning_jv5.metrics.judgements import Judgements
 from lightning_jv5.metrics.ranking import parse_measure
 from lightning_jv5.metrics.retrieval import DEFAULT_MEASURES, StreamingRetrieval
+from lightning_jv5.metrics.tie_order import TieOrder
 from lightning_jv5.metrics.views import PRECISIONS, Precision, View
 from lightning_jv5.rebuildable import Rebuildable
 from lightning_jv5.tasks.columns import group_column, rows_of_distinct, text_column
@@ -124,10 +126,10 @@ class RetrievalData(Rebuildable):
 class _Rows:
     """What a metric needs to know of the data: ids as the rows of their texts."""
 
-    judgements: dict[int, dict[int, int]]
+    judgements: Judgements
     candidates: dict[int, list[int]] | None
     excluded: dict[int, list[int]] | None
-    tie_order: Tensor
+    tie_order: TieOrder
 
 
 def _rows_of(data: RetrievalData) -> _Rows:
@@ -140,16 +142,17 @@ def _rows_of(data: RetrievalData) -> _Rows:
         query_row[query]: [document_row[document] for document in documents if document in document_row]
         for query, documents in data.excluded.items()
     }
+    grades = {
+        query_row[query]: {document_row[document]: grade for document, grade in grades.items()}
+        for query, grades in data.judgements.items()
+    }
     return _Rows(
-        {
-            query_row[query]: {document_row[document]: grade for document, grade in grades.items()}
-            for query, grades in data.judgements.items()
-        },
+        Judgements(grades, query_count=len(data.queries), document_count=len(data.documents)),
         None
         if candidates is None
         else {row: [document_row[name] for name in candidates.get(query, ())] for query, row in query_row.items()},
         {query: documents for query, documents in excluded.items() if documents} or None,
-        _places_when_sorted(data.document_ids),
+        TieOrder(_places_when_sorted(data.document_ids), document_count=len(data.documents)),
     )
 
 

@@ -10,6 +10,7 @@ from lightning_jv5.data.best_keys import (
     Carried,
     keep_best,
     keep_best_of_all,
+    keep_exact_best,
     keep_pairs,
     pack,
     scores_of,
@@ -94,3 +95,22 @@ def test_a_score_that_only_ties_with_the_last_key_enters_by_its_place_among_ties
     assert ties_of(keys).tolist() == [[9, 5]]
     keep_best(keys, torch.tensor([[1.0, -1.0, -1.0, -1.0, -1.0]]), torch.tensor([6, 0, 1, 2, 3]))
     assert ties_of(keys).tolist() == [[9, 6]]
+
+
+@pytest.mark.parametrize("few", [-1.0, 0.25, 1.0])
+@pytest.mark.parametrize("depth", [1, 6, 100])
+@pytest.mark.parametrize("size", [1, 7, 80])
+def test_scores_off_by_less_than_the_slack_leave_the_exact_best(
+    size: int, depth: int, few: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FEW", few)
+    generator = torch.Generator().manual_seed(size * depth)
+    exact = torch.randint(-3, 3, (QUERIES, DOCUMENTS), generator=generator).float()
+    near = exact + torch.empty(QUERIES, DOCUMENTS).uniform_(-0.9, 0.9, generator=generator)  # also in another order
+    exact[:, 3] = near[:, 3] = -torch.inf
+    ties = torch.randperm(DOCUMENTS, generator=generator)
+    keys = torch.full((QUERIES, depth), NOTHING)
+    for some in torch.arange(DOCUMENTS).split(size):
+        tile = exact[:, some]
+        keep_exact_best(keys, near[:, some], ties[some], 0.9, lambda query, column, tile=tile: tile[query, column])
+    assert contents(keys) == sorted_keys(exact, ties, depth)

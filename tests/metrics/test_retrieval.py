@@ -13,7 +13,9 @@ from torch import multiprocessing as mp
 
 from lightning_jv5.data.best_keys import NOTHING, keep_best_of_all, pack, scores_of
 from lightning_jv5.metrics import StreamingRetrieval, View
+from lightning_jv5.metrics.judgements import Judgements
 from lightning_jv5.metrics.retrieval import _merge_ranks
+from lightning_jv5.metrics.tie_order import TieOrder
 from lightning_jv5.metrics.views import Precision
 
 from .references import slow_measure, slow_ranking
@@ -549,3 +551,22 @@ def test_the_precision_of_training_is_left_as_it_was() -> None:
             assert backend.fp32_precision == "bf16"
         finally:
             backend.fp32_precision = before
+
+
+def test_what_is_shared_must_be_of_the_same_data() -> None:
+    judgements = Judgements({0: {0: 1}}, query_count=2, document_count=4)
+    with pytest.raises(ValueError, match="Got judgements of 2 queries and 4 documents; need 2 and 3"):
+        StreamingRetrieval(judgements, query_count=2, document_count=3)
+    order = TieOrder(torch.arange(4), document_count=4)
+    with pytest.raises(ValueError, match="Got a tie order of 4 documents; need one of 3"):
+        StreamingRetrieval({0: {0: 1}}, query_count=2, document_count=3, tie_order=order)
+
+
+def test_reranking_keeps_no_more_keys_than_the_longest_list() -> None:
+    case = Case(0)
+    candidates = {query: [query, query + 20, query + 40] for query in range(12)}
+    metric = case.full_metric(candidates=candidates, excluded={query: query for query in range(11)})
+    assert metric.keys.shape == (12, 3)
+    assert metric.rankings()[1].shape == (12, 40)
+    assert case.metric(candidates={query: [] for query in range(12)}).keys.shape == (12, 1)
+    assert case.metric(["map@500"]).keys.shape == (12, 60)

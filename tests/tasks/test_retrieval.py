@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_jv5.data.source import Source
-from lightning_jv5.metrics import GroupedRetrieval
+from lightning_jv5.metrics import GroupedRetrieval, View
 from lightning_jv5.rebuildable import describe, rebuild
 from lightning_jv5.tasks import ReadyRetrieval, RetrievalData, RetrievalTask
 
@@ -201,3 +201,11 @@ def test_an_unprepared_task_says_so() -> None:
 def test_data_that_does_not_fit_together_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(READY, **change)  # type: ignore[arg-type]
+
+
+def test_metrics_of_a_task_share_the_tie_order_and_the_judgements() -> None:
+    task = prepared(ReadyRetrieval(READY))
+    one, other = task.metric(), task.metric(View(dim=2))
+    assert one.tie_order.dtype == torch.int32
+    assert one.tie_order.data_ptr() == other.tie_order.data_ptr()
+    assert one._judgements is other._judgements
