@@ -54,7 +54,8 @@ figure = Figure(figsize=(10, 5), layout="constrained")
 by_label, by_cluster = figure.subplots(1, 2, sharex=True, sharey=True)
 for number, name in enumerate(names):
     by_label.scatter(*points[labels == name].T, s=12, label=name)
-    by_cluster.scatter(*points[clusters == number].T, s=12, label=f"{number}: mostly {owners[number]}")
+    colour, label = f"C{names.index(owners[number])}", f"{number}: mostly {owners[number]}"
+    by_cluster.scatter(*points[clusters == number].T, s=12, color=colour, label=label)
 for axes, title in ((by_label, "packages"), (by_cluster, f"k-means clusters, V-measure {score:.2f}")):
     axes.set(title=title, xticks=[], yticks=[])
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.02), ncols=2, frameon=False)

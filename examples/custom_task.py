@@ -1,7 +1,7 @@
 """An evaluation task of your own: how often is a text closer to its document than to its hard negative?
 
-python examples/custom_task.py                           triplets from docstrings, all-MiniLM-L6-v2, offline
-python examples/custom_task.py --triplets mine.jsonl     your own lines of {"query": ..., "document": ..., "negative": ...}
+python examples/custom_task.py                         triplets of docstrings
+python examples/custom_task.py --triplets mine.jsonl   your own lines of {"query": ..., "document": ..., "negative": ...}
 
 In a module of your own project, it is a task of any config:
 
@@ -38,7 +38,7 @@ class TripletAccuracy(WholeSetMetric):
 
 
 class TripletTask(WholeSetTask):
-    """Rows with ``query``, ``document`` and ``negative``. Each different text is encoded once, and ranks divide them."""
+    """Rows with ``query``, ``document``, ``negative``. Each different text is encoded once, and ranks divide them."""
 
     def __init__(self, triplets: Source) -> None:
         super().__init__("accuracy", ["accuracy"], role="document")
