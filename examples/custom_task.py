@@ -1,7 +1,7 @@
 """An evaluation task of your own: how often is a text closer to its document than to its hard negative?
 
-python examples/custom_task.py                         triplets of docstrings
-python examples/custom_task.py --triplets mine.jsonl   your own lines of {"query": ..., "document": ..., "negative": ...}
+python examples/custom_task.py                        triplets of docstrings
+python examples/custom_task.py --triplets own.jsonl   your own lines of {"query": ..., "document": ..., "negative": ...}
 
 In a module of your own project, it is a task of any config:
 
