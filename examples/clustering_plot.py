@@ -1,7 +1,7 @@
 """Cluster short texts and draw them: which package is a docstring from?
 
-python examples/clustering_plot.py --output clusters.png                     docstrings, all-MiniLM-L6-v2, offline
-python examples/clustering_plot.py --model runs/recipe/model --task clustering     a model of your own, one adapter
+python examples/clustering_plot.py                                          docstrings, all-MiniLM-L6-v2, offline
+python examples/clustering_plot.py --model models/small --task clustering   a model of your own, one adapter
 """
 
 import argparse

@@ -15,4 +15,5 @@ _INLINE = re.compile(r"\$`([^`\n]+)`\$")
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
     """Convert the equations of a page."""
     markdown = _BLOCK.sub(lambda found: f"<div>{convert(found[1].strip(), display='block')}</div>", markdown)
-    return _INLINE.sub(lambda found: convert(found[1], display="inline"), markdown)
+    # In a span, as Markdown takes a line that begins with <math> for a block of its own
+    return _INLINE.sub(lambda found: f"<span>{convert(found[1], display='inline')}</span>", markdown)
