@@ -21,8 +21,9 @@ PAGES = {
 def examples_page() -> str:
     """Return all scripts of ``examples/``, each under its own heading with the first line of its docstring."""
     parts = [
-        "---\nhide: [navigation]\n---\n\n# Examples\n\nEach is a script of its own, to start from: run it as it is, on docstrings and all-MiniLM-L6-v2 "
-        "(of the extra `[demo]`), offline; then change it.\n"
+        "---\nhide: [navigation]\n---\n",
+        "# Examples\n\nEach is a script of its own, to start from: run it as it is, on docstrings and all-MiniLM-L6-v2 "
+        "(of the extra `[demo]`), offline; then change it.\n",
     ]
     for path in sorted((ROOT / "examples").glob("*.py")):
         code = path.read_text(encoding="utf-8")
