@@ -105,11 +105,17 @@ def ours(files: Files) -> Found:
 def metric(files: Files) -> Found:
     import torch
 
-    from lightning_jv5.metrics import StreamingRetrieval
+    from lightning_jv5.metrics import StreamingRetrieval, View
 
     queries = files.queries()
     judged = {query: {query: 1} for query in range(QUERIES)}
-    retrieval = StreamingRetrieval(judged, query_count=QUERIES, document_count=files.documents, measures=["map@100"])
+    retrieval = StreamingRetrieval(
+        judged,
+        query_count=QUERIES,
+        document_count=files.documents,
+        measures=["map@100"],
+        view=View(),  # as every evaluation task has
+    )
 
     def search() -> tuple[Any, Any]:
         retrieval.update("query", queries, torch.arange(QUERIES))

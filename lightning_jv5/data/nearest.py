@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_jv5.data.best_keys import LAST_TIE, NOTHING, keep_best, scores_of, ties_of
 from lightning_jv5.data.document_pairs import DocumentPairs
 
-TILE_SCORES = 2**22  # scores held at once: 16 MiB
+TILE_SCORES = 2**21  # scores held at once: 8 MiB; twice that goes back to the system and comes anew for each tile
 TILE_DOCUMENTS = 2**12
 _NEVER = torch.iinfo(torch.int64).max
 _WHAT_TO_CHECK = "Check the model's weights and its precision."
