@@ -124,9 +124,9 @@ class EmbeddingDataModule(Rebuildable, LightningDataModule):
         if self.predict is not None:
             self.predict.load()
         function = None if self.trainer is None else self.trainer.state.fn
-        tasks = {TrainerFn.FITTING: self.val, TrainerFn.VALIDATING: self.val, TrainerFn.TESTING: self.test}
-        for task in tasks.get(function, {}).values():  # type: ignore[arg-type]
-            task.prepare()
+        if function in (TrainerFn.FITTING, TrainerFn.VALIDATING, TrainerFn.TESTING):
+            for task in self.tasks("test" if function == TrainerFn.TESTING else "validate").values():
+                task.prepare()
 
     def setup(self, stage: str) -> None:
         """Load what the stage needs. The models must be there: they know how texts become tokens."""

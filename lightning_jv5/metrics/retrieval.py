@@ -28,7 +28,7 @@ from lightning_jv5.metrics.streaming import StreamingMetric
 from lightning_jv5.metrics.tie_order import TieOrder
 from lightning_jv5.metrics.views import View
 
-DEFAULT_MEASURES = ("ndcg@10", "recall@10", "recall@100", "mrr@10", "map@100")
+DEFAULT_MEASURES = ("ndcg@10", "recall@10", "recall@100", "mrr@10", "map@100", "p@10")
 
 _SPARSE = 16  # so many dot products of a matrix product take the time of a single one by itself
 _GATHERED = 2**22  # coordinates of pairs held at once
