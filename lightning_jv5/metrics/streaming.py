@@ -36,7 +36,7 @@ class StreamingMetric(Metric, ABC):
             ValueError: If there are any, on the CPU.
         """
         on_cpu = embeddings.device.type == "cpu"
-        if on_cpu and embeddings.sum().isfinite():  # as no sum with a NaN or an infinity is; asking each takes ten times
+        if on_cpu and embeddings.sum().isfinite():  # none with a NaN is; asking each takes ten times
             return
         self.bad_texts += (~embeddings.isfinite()).any(1).sum()
         if on_cpu:
