@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from lightning_jv5.export.machine_paths import names_machine_path
 from lightning_jv5.export.onnx import CARD, FLOAT
 from lightning_jv5.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lightning_jv5.models.sentence_transformers_folder import read_sentence_transformers_folder
@@ -17,7 +18,6 @@ _WEIGHTS = ("*.ckpt", "*.pt", "*.pth", "*.bin")  # pickles, which can run any co
 _TRAINING = (*_WEIGHTS, "optimizer*", "scheduler*", "rng_state*", "trainer_state.json", "events.out.tfevents*")
 _VOCABULARY = "tokenizer.json"  # its strings are tokens, some of which look like paths
 _REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_MACHINE_PATH = re.compile(r"file://|~/|/[^/\s]+/|[A-Za-z]:[\\/]")
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def files_to_push(folder: str) -> dict[str, int]:
     for path in files:
         if path.suffix in {".json", ".yaml", ".yml"} and path.name != _VOCABULARY:
             for key, value in _strings(_read(root / path)):
-                if _MACHINE_PATH.match(value) or str(Path.home()) + "/" in value:
+                if names_machine_path(value):
                     raise ValueError(
                         f"{str(root / path)!r} names a path of this machine, which nobody else has: {key} is "
                         f"{value!r:.200}. Put a hub id or a path inside the folder there, or take it out."

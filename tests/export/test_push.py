@@ -157,6 +157,7 @@ def test_checkpoints_optimizer_states_logs_and_pickles_are_refused(model: Path, 
         ("lightning_jv5.json", {"trained": {"paths": ["a.jsonl", "~/b.jsonl"]}}, "trained.paths.1 is '~/b.jsonl'"),
         ("adapters/x/adapter_config.json", {"base": r"C:\models\student"}, "base is"),
         ("training_config.yaml", {"from": "file://server/student"}, "from is 'file://server/student'"),
+        ("training_config.yaml", {"from": "../../home/ada/student"}, "from is '../../home/ada/student'"),
         ("notes.json", {"said": f"trained in {Path.home()}/runs"}, "said is 'trained in"),
     ],
 )
@@ -173,6 +174,8 @@ def test_hub_ids_relative_paths_tokens_and_prompts_may_stay(model: Path) -> None
         "file": "data/pairs.jsonl",
         "prompt": "and/or: ",
         "url": "https://x/y",
+        "command": "/search: ",
+        "own": "../..",
     }
     (model / "lightning_jv5.json").write_text(json.dumps(content))
     tokenizer = json.loads((model / "tokenizer.json").read_text())
