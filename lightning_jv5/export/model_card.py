@@ -11,6 +11,7 @@ from lightning_jv5.export.adapters_layout import Written
 from lightning_jv5.export.card_examples import examples
 from lightning_jv5.export.machine_paths import TRAINING_CONFIG, without_machine_paths
 from lightning_jv5.export.markdown import code, escaped, fenced, table
+from lightning_jv5.export.matryoshka_dims import matryoshka_dims
 from lightning_jv5.models.model_folder import ADAPTERS, ModelFolder, adapters_in, read_model_folder
 
 CARD = "README.md"
@@ -52,7 +53,7 @@ def write_model_card(
     """
     configs = _configs(folder)
     model = written.model
-    dims = sorted({dim for one in (model, *written.adapters.values()) for dim in _matryoshka_dims(one.trained)})
+    dims = sorted(matryoshka_dims([one.trained for one in (model, *written.adapters.values())]))
     front = _front_matter(layout, written, configs, dims, license=license, language=language, base_model=base_model)
     parts = [
         f"---\n{front}---",
@@ -249,17 +250,6 @@ def _readable(part: Any) -> Any:
     if isinstance(part.get("class_path"), str):
         return {part["class_path"].rpartition(".")[2]: _readable(part.get("init_args") or {})}
     return {key: _readable(value) for key, value in part.items() if value is not None}
-
-
-def _matryoshka_dims(trained: Any) -> Iterator[int]:
-    if isinstance(trained, dict):
-        if str(trained.get("class_path", "")).endswith(".Matryoshka"):
-            yield from (trained.get("init_args") or {}).get("dims") or []
-        for value in trained.values():
-            yield from _matryoshka_dims(value)
-    elif isinstance(trained, list):
-        for value in trained:
-            yield from _matryoshka_dims(value)
 
 
 # What it scored

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_jv5.data.cache import atomic_folder, write_json
+from lightning_jv5.export.matryoshka_dims import matryoshka_dims
 from lightning_jv5.export.onnx_card import onnx_card
 from lightning_jv5.export.onnx_graph import (
     INPUTS,
@@ -199,15 +200,5 @@ def _dims(model: str, task: str | None, dim: int) -> list[int]:
     """Return the dims that an embedding was trained to be cut to, the whole one included."""
     folder = Path(resolve_path(model))
     described = read_model_folder(folder / ADAPTERS / task if task and (folder / ADAPTERS / task).is_dir() else folder)
-    trained = _matryoshka_dims(described.trained.get("objective")) if described is not None else set()
+    trained = matryoshka_dims(described.trained) if described is not None else set()
     return sorted(trained | {dim})
-
-
-def _matryoshka_dims(objective: Any) -> set[int]:
-    """Find the dims of every Matryoshka in the description of an objective."""
-    if isinstance(objective, list):
-        return {dim for part in objective for dim in _matryoshka_dims(part)}
-    if not isinstance(objective, dict):
-        return set()
-    own = objective.get("init_args", {}).get("dims") if "Matryoshka" in str(objective.get("class_path")) else None
-    return {*(own or []), *(dim for part in objective.values() for dim in _matryoshka_dims(part))}
