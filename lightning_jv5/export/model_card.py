@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_jv5 import __version__
+from lightning_jv5.data.cache import atomic_file
 from lightning_jv5.export.adapters_layout import Written
 from lightning_jv5.export.card_examples import examples
 from lightning_jv5.export.machine_paths import TRAINING_CONFIG, without_machine_paths
@@ -68,7 +69,8 @@ def write_model_card(
         parts.append(f"## Scores\n\n{scores}")
     if license is None:
         parts.append("## License\n\nNot stated: it follows from the model that training started from, and the data.")
-    (folder / CARD).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    with atomic_file(folder / CARD) as file:
+        file.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def read_written(folder: Path) -> Written:

@@ -155,6 +155,22 @@ def test_data_sets_and_the_model_of_the_hub_are_linked(cards: dict[str, Path], t
     assert "| web | HubDataset | path: ada/pairs, split: train |" in body
 
 
+def test_a_card_is_replaced_whole_or_not_at_all(
+    cards: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(cards["stage"], tmp_path / "model")
+    before = {path.name: path.stat().st_size for path in folder.iterdir()}
+
+    def full(path: Path, text: str, **_: Any) -> None:
+        path.write_bytes(text[:9].encode())
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="the disk is full"):
+        write_model_card(folder, "stage", read_written(folder), name="model")
+    assert {path.name: path.stat().st_size for path in folder.iterdir()} == before
+
+
 def test_a_folder_that_says_nothing_of_itself_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="which does not say what it is"):
         read_written(tmp_path)
