@@ -13,9 +13,9 @@ from lightning_jv5.export.card_examples import examples
 from lightning_jv5.export.machine_paths import TRAINING_CONFIG, without_machine_paths
 from lightning_jv5.export.markdown import code, escaped, fenced, table
 from lightning_jv5.export.matryoshka_dims import matryoshka_dims
-from lightning_jv5.models.model_folder import ADAPTERS, ModelFolder, adapters_in, read_model_folder
+from lightning_jv5.export.output_folder import MADE_WITH
+from lightning_jv5.models.model_folder import ADAPTERS, CARD, ModelFolder, adapters_in, read_model_folder
 
-CARD = "README.md"
 RESULTS, SCORES = "results.json", "scores.json"  # what recipe measured; what validate or test did
 SCORE_FILES = (RESULTS, SCORES)
 
@@ -59,7 +59,7 @@ def write_model_card(
     parts = [
         f"---\n{front}---",
         f"# {escaped(name)}",
-        f"A text-embedding model with {model.dim} dimensions, made with lightning_jv5 {__version__}. {_ABOUT[layout]}",
+        f"A text-embedding model with {model.dim} dimensions, {MADE_WITH} {__version__}. {_ABOUT[layout]}",
         _facts(written, dims),
         f"## Prompts\n\n{_prompts(written)}",
         f"## Use\n\n{examples(folder, layout, written, name=name, dims=dims)}",

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_jv5.export.machine_paths import names_machine_path
-from lightning_jv5.export.onnx import CARD, FLOAT
+from lightning_jv5.export.onnx import FLOAT
 from lightning_jv5.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from lightning_jv5.models.model_folder import CARD
 from lightning_jv5.models.sentence_transformers_folder import read_sentence_transformers_folder
 
 IGNORED = (".*", "*/.*")  # hidden files and folders; * goes across folders, too

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_jv5.data.cache import atomic_folder, write_json
 from lightning_jv5.export.machine_paths import TRAINING_CONFIG
+from lightning_jv5.export.output_folder import check_output
 from lightning_jv5.export.sentence_transformers_layout import write_sentence_transformers
 from lightning_jv5.losses import Loss
 from lightning_jv5.models.embedder import Embedder
@@ -70,7 +71,7 @@ def export(
         ckpt_path: A ``.ckpt`` file of a run, such as ``runs/small/version_0/checkpoints/best.ckpt``; read with
             ``weights_only=True``.
         output: The folder to write.
-        overwrite: Whether a folder that is there may be replaced.
+        overwrite: Whether a model that is there may be replaced.
         projection: Which projection to keep, where the objective has several: its dotted name, such as
             ``terms.distill.projection``.
         dtype: Of the backbone's weights in the file; an adapter is float32.
@@ -116,16 +117,6 @@ def export(
         write_json(building / DESCRIPTION, description.to_plain())
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     return Exported(folder, description, dict(sorted(files.items())))
-
-
-def check_output(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that is there, unless it may be replaced.
-
-    Raises:
-        ValueError: If it may not, or is not a folder.
-    """
-    if folder.exists() and (not overwrite or not folder.is_dir()):
-        raise ValueError(f"Got output {str(folder)!r}, which is there already. Choose another, or set overwrite.")
 
 
 def _below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

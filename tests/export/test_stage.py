@@ -121,7 +121,7 @@ def test_a_failed_export_leaves_what_was_there(stages: Stages, tmp_path: Path, m
 
 def test_a_folder_is_replaced_only_where_asked(stages: Stages, tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    folder.mkdir()
+    export(stages.checkpoint("retrieval"), str(folder))
     (folder / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match=r"which is there already. Choose another, or set overwrite"):
         export(stages.checkpoint("distill"), str(folder))
