@@ -113,13 +113,13 @@ def files_to_push(folder: str) -> dict[str, int]:
         raise ValueError(
             f"Got folder {folder!r}, which has neither a model (config.json, *.safetensors), nor an adapter "
             f"({ADAPTER_CONFIG}, {ADAPTER_WEIGHTS}), nor a graph ({FLOAT}, tokenizer.json). Give one that export, "
-            "assemble or onnx wrote."
+            "assemble, convert or onnx wrote."
         )
     card = root / CARD
     if not card.is_file() or not card.read_text(encoding="utf-8").strip():
         raise ValueError(
             f"Got folder {folder!r}, which has no model card. Write {CARD} in it: what the model is for, what it was "
-            "trained on, how to use it."
+            "trained on, how to use it. Or assemble or convert an adapter: that writes one."
         )
     files = {
         path.relative_to(root): path.stat().st_size
@@ -129,7 +129,7 @@ def files_to_push(folder: str) -> dict[str, int]:
     if unfit := [str(path) for path in files if _for_training_only(path)]:
         raise ValueError(
             f"Got folder {folder!r} with {', '.join(unfit[:5])}: checkpoints, optimizer states, logs and pickles are "
-            "for training only, and are not uploaded. Push a folder that export, assemble or onnx wrote."
+            "for training only, and are not uploaded. Push a folder that export, assemble, convert or onnx wrote."
         )
     for path in files:
         if path.suffix in {".json", ".yaml", ".yml"} and path.name != _VOCABULARY:
