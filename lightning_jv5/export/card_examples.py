@@ -42,7 +42,7 @@ def examples(folder: Path, layout: str, written: Written, *, name: str, dims: Se
     if layout == "jina_v5" and settings is not None and not settings.dense:
         intro = (
             "An engine that knows the layout is told the task (vLLM: `jina_task` among its `--hf-overrides`). What it "
-            "does, with safetensors and transformers alone, in a folder on this machine:"
+            "does, with safetensors and transformers alone:"
         )
         found.append((intro, _merging(quoted, task, settings, written)))
     if layout != "jina_v5":
@@ -81,9 +81,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModel, AutoTokenizer
 
-tokenizer, task = AutoTokenizer.from_pretrained({name}), {task}
-model = AutoModel.from_pretrained({name})
-model = PeftModel.from_pretrained(model, {name}, task, subfolder=f"adapters/{{task}}").eval()
+name = {name}
+tokenizer, task = AutoTokenizer.from_pretrained(name), {task}
+model = AutoModel.from_pretrained(name)
+model = PeftModel.from_pretrained(model, name, task, subfolder=f"adapters/{{task}}").eval()
 {_embedded(prompt, settings)}
 """.lstrip()
 
@@ -94,10 +95,12 @@ import json
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-folder = Path({name})
+name = {name}
+folder = Path(name if Path(name).is_dir() else snapshot_download(name))
 adapter_folder = folder / "adapters" / {task}
 settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
 kind = "qwen3" if settings["is_decoder"] else "eurobert"

@@ -10,6 +10,7 @@ from lightning_jv5 import __version__
 from lightning_jv5.data.cache import atomic_file
 from lightning_jv5.export.adapters_layout import Written
 from lightning_jv5.export.card_examples import examples
+from lightning_jv5.export.card_name import NAME_KEY
 from lightning_jv5.export.machine_paths import TRAINING_CONFIG, without_machine_paths
 from lightning_jv5.export.markdown import code, escaped, fenced, table
 from lightning_jv5.export.matryoshka_dims import matryoshka_dims
@@ -55,7 +56,9 @@ def write_model_card(
     configs = _configs(folder)
     model = written.model
     dims = sorted(matryoshka_dims([one.trained for one in (model, *written.adapters.values())]))
-    front = _front_matter(layout, written, configs, dims, license=license, language=language, base_model=base_model)
+    front = _front_matter(
+        layout, written, configs, dims, name=name, license=license, language=language, base_model=base_model
+    )
     parts = [
         f"---\n{front}---",
         f"# {escaped(name)}",
@@ -99,6 +102,7 @@ def _front_matter(
     configs: Mapping[str, Any],
     dims: Sequence[int],
     *,
+    name: str,
     license: str | None,
     language: Sequence[str] | None,
     base_model: str | None,
@@ -110,6 +114,7 @@ def _front_matter(
     tags += ["peft", "lora"] if written.adapters else []
     data = [settings["path"] for config in configs.values() for _, settings in _sources(config) if _on_hub(settings)]
     named = {
+        NAME_KEY: name,
         "license": license,
         "language": list(language or []),
         "library_name": "transformers" if layout == "jina_v5" else "sentence-transformers",

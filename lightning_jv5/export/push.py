@@ -8,13 +8,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from lightning_jv5.export.card_name import renamed
 from lightning_jv5.export.machine_paths import names_machine_path
 from lightning_jv5.export.onnx import FLOAT
 from lightning_jv5.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lightning_jv5.models.model_folder import CARD
 from lightning_jv5.models.sentence_transformers_folder import read_sentence_transformers_folder
 
-IGNORED = (".*", "*/.*")  # hidden files and folders; * goes across folders, too
 _WEIGHTS = ("*.ckpt", "*.pt", "*.pth", "*.bin")  # pickles, which can run any code
 _TRAINING = (*_WEIGHTS, "optimizer*", "scheduler*", "rng_state*", "trainer_state.json", "events.out.tfevents*")
 _VOCABULARY = "tokenizer.json"  # its strings are tokens, some of which look like paths
@@ -47,8 +47,10 @@ class Pushed:
 def push(folder: str, repo: str, *, private: bool = False, message: str | None = None, dry_run: bool = False) -> Pushed:
     """Upload a model folder with its card to the hub, as one commit; the repository is made if it is not there.
 
-    Hidden files stay here, and files that the repository has already and the folder has not stay there. The token is
-    the one of ``hf auth login`` or of the variable ``HF_TOKEN``.
+    What goes there is the folder as it is, but that the card calls the model by the repository's name, and its programs
+    load it by that (:func:`~lightning_jv5.export.card_name.renamed`). Hidden files stay here, and files that the
+    repository has already and the folder has not stay there. The token is the one of ``hf auth login`` or of the
+    variable ``HF_TOKEN``.
 
     Args:
         folder: A folder with a model, an adapter or an ONNX graph, and a ``README.md``.
@@ -68,9 +70,11 @@ def push(folder: str, repo: str, *, private: bool = False, message: str | None =
     if not _REPO.fullmatch(repo):
         raise ValueError(f"Got repo {repo!r}; need owner/name, such as my-team/my-embedder.")
     files = files_to_push(folder)
+    card = renamed(Path(folder, CARD).read_text(encoding="utf-8"), repo).encode()
+    files[CARD] = len(card)
     if dry_run:
         return Pushed(repo, files)
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import CommitOperationAdd, HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # of its HTTP client
 
     if get_token() is None:
@@ -81,12 +85,11 @@ def push(folder: str, repo: str, *, private: bool = False, message: str | None =
     api = HfApi()
     try:
         api.create_repo(repo, private=True if private else None, repo_type="model", exist_ok=True)
-        commit: Any = api.upload_folder(
+        commit: Any = api.create_commit(
             repo_id=repo,
-            folder_path=folder,
+            operations=[CommitOperationAdd(path, card if path == CARD else Path(folder, path)) for path in files],
             repo_type="model",
             commit_message=message or f"Upload {Path(folder).resolve().name} with lightning_jv5",
-            ignore_patterns=list(IGNORED),
         )
     except HfHubHTTPError as error:
         raise ValueError(
