@@ -17,6 +17,7 @@ from lightning_jv5.data.cache import atomic_folder, fingerprint, write_json
 from lightning_jv5.export import assemble, export
 from lightning_jv5.export.machine_paths import forget_machine
 from lightning_jv5.export.model_card import RESULTS, read_written, write_model_card
+from lightning_jv5.export.output_folder import check_output
 from lightning_jv5.models import Embedder
 from lightning_jv5.models.model_folder import DESCRIPTION, read_model_folder
 from lightning_jv5.rebuildable import Rebuildable
@@ -121,8 +122,7 @@ def recipe(
     """
     _check_stages(stages)
     folder = Path(output)
-    if folder.exists() and not (folder / DESCRIPTION).is_file():
-        raise ValueError(f"Got output {output!r}, which is there and no model of ours to be replaced. Choose another.")
+    check_output(folder, overwrite=True)
     folders: dict[str, Path] = {}
     for number, (stage_name, stage) in enumerate(stages.items(), start=1):
         key = stage_key(stage, None if stage.after is None else folders[stage.after].parent.name)

@@ -361,6 +361,13 @@ def test_the_classes_of_ones_own_in_the_docs_train(tmp_path: Path, monkeypatch: 
     assert {"train/hinge", "train/short"} <= set(metrics.read_text().splitlines()[0].split(","))
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
+def test_every_table_is_whole(path: Path) -> None:
+    prose = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for table in re.findall(r"(?:^\|.*\n)+", prose, re.MULTILINE):
+        assert re.match(r"\|.*\n\|[-:| ]+\n\|", table), f"rows without a header: {table}"
+
+
 def test_the_names_of_both_libraries_in_the_table_exist() -> None:
     import sentence_transformers
     from sentence_transformers.sentence_transformer import evaluation, losses, training_args

@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning_jv5.data.cache import atomic_folder
 from lightning_jv5.export.machine_paths import forget_machine
 from lightning_jv5.export.model_card import read_written, write_model_card
-from lightning_jv5.export.stage import check_output
+from lightning_jv5.export.output_folder import check_output
 from lightning_jv5.models.backbone import resolve_path
 from lightning_jv5.models.embedder import Embedder
 from lightning_jv5.models.model_folder import ADAPTERS, ModelFolder, base_path, read_model_folder
@@ -40,7 +40,7 @@ def assemble(adapters: list[str], output: str, *, base: str | None = None, overw
         adapters: Folders that ``export`` wrote of runs with an adapter, of different tasks.
         output: The folder to write.
         base: Folder of the model that they belong to; by default the one that they name.
-        overwrite: Whether a folder that is there may be replaced.
+        overwrite: Whether a model that is there may be replaced.
 
     Returns:
         What was written.

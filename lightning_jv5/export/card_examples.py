@@ -42,7 +42,7 @@ def examples(folder: Path, layout: str, written: Written, *, name: str, dims: Se
     if layout == "jina_v5" and settings is not None and not settings.dense:
         intro = (
             "An engine that knows the layout is told the task (vLLM: `jina_task` among its `--hf-overrides`). What it "
-            "does, with safetensors and transformers alone, in a folder on this machine:"
+            "does, with safetensors and transformers alone:"
         )
         found.append((intro, _merging(quoted, task, settings, written)))
     if layout != "jina_v5":
@@ -75,36 +75,32 @@ print(model.similarity(query_embeddings, model.encode(documents, task={task}, pr
 
 
 def _peft(name: str, task: str, settings: SentenceTransformersFolder, written: Written) -> str:
-    prompt = json.dumps(next(iter(written.adapters.values())).prompts["document"], ensure_ascii=False)
+    prompt = next(iter(written.adapters.values())).prompts["document"]
     return f"""
 import torch
 from peft import PeftModel
 from transformers import AutoModel, AutoTokenizer
 
-tokenizer, task = AutoTokenizer.from_pretrained({name}), {task}
-model = AutoModel.from_pretrained({name})
-model = PeftModel.from_pretrained(model, {name}, task, subfolder=f"adapters/{{task}}").eval()
-{_TEXTS}
-texts = [{prompt} + text for text in documents]
-batch = tokenizer(texts, padding=True, padding_side="right", truncation=True, return_tensors="pt")
-batch.pop("token_type_ids", None)
-with torch.no_grad():
-    tokens = model(**batch).last_hidden_state
-{_pooled(settings)}
+name = {name}
+tokenizer, task = AutoTokenizer.from_pretrained(name), {task}
+model = AutoModel.from_pretrained(name)
+model = PeftModel.from_pretrained(model, name, task, subfolder=f"adapters/{{task}}").eval()
+{_embedded(prompt, settings)}
 """.lstrip()
 
 
 def _merging(name: str, task: str, settings: SentenceTransformersFolder, written: Written) -> str:
-    prompt = json.dumps(written.prompts["document"], ensure_ascii=False)
     return f"""
 import json
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-folder = Path({name})
+name = {name}
+folder = Path(name if Path(name).is_dir() else snapshot_download(name))
 adapter_folder = folder / "adapters" / {task}
 settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
 kind = "qwen3" if settings["is_decoder"] else "eurobert"
@@ -122,13 +118,7 @@ model = AutoModel.from_config(config, dtype=torch.float32).eval()
 model.load_state_dict(weights)
 
 tokenizer = AutoTokenizer.from_pretrained(folder)
-{_TEXTS}
-texts = [{prompt} + text for text in documents]
-batch = tokenizer(texts, padding=True, padding_side="right", truncation=True, return_tensors="pt")
-batch.pop("token_type_ids", None)
-with torch.no_grad():
-    tokens = model(**batch).last_hidden_state
-{_pooled(settings)}
+{_embedded(written.prompts["document"], settings)}
 """.lstrip()
 
 
@@ -141,6 +131,17 @@ embedder = Embedder({name})
 {_TEXTS}
 print(embedder.encode(queries, "query"{chosen}) @ embedder.encode(documents, "document"{chosen}).T)
 """.lstrip()
+
+
+def _embedded(prompt: str, settings: SentenceTransformersFolder) -> str:
+    """Embed documents with a tokenizer and a transformer that a program has loaded."""
+    return f"""{_TEXTS}
+texts = [{json.dumps(prompt, ensure_ascii=False)} + text for text in documents]
+batch = tokenizer(texts, padding=True, padding_side="right", truncation=True, return_tensors="pt")
+batch.pop("token_type_ids", None)
+with torch.no_grad():
+    tokens = model(**batch).last_hidden_state
+{_pooled(settings)}"""
 
 
 def _pooled(settings: SentenceTransformersFolder) -> str:

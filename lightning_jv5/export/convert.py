@@ -14,7 +14,8 @@ from lightning_jv5.export.machine_paths import TRAINING_CONFIG, copy_plain, writ
 from lightning_jv5.export.merged_layout import write_merged
 from lightning_jv5.export.model_card import SCORE_FILES, write_model_card
 from lightning_jv5.export.model_parts import ModelParts, read_model_parts
-from lightning_jv5.export.stage import DTYPES, check_output
+from lightning_jv5.export.output_folder import check_output
+from lightning_jv5.export.stage import DTYPES
 from lightning_jv5.export.switching_layout import write_switching
 from lightning_jv5.models.embedder import Embedder
 from lightning_jv5.models.fingerprint import fingerprint_of
@@ -97,7 +98,7 @@ def convert(
         language: Codes of the languages, for the card: ``[en, de]``.
         base_model: Hub id of the model that training started from, for the card; by default the one that the training
             config names, if any.
-        overwrite: Whether a folder that is there may be replaced.
+        overwrite: Whether a model that is there may be replaced.
 
     Returns:
         What was written.

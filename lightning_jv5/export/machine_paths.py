@@ -1,8 +1,9 @@
 """What is written down of how a model was made, without where that was; so a folder may be moved and handed on."""
 
 import json
+import re
 from dataclasses import replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from lightning_jv5.data.cache import write_json
@@ -12,8 +13,30 @@ from lightning_jv5.models.model_folder import DESCRIPTION, OWN_MODEL, ModelFolde
 TRAINING_CONFIG = "training_config.yaml"
 
 
+_ABSOLUTE = re.compile(r"file:/|~[\w.-]*/|/[^/\s]+/|/[\w.-]+$|[A-Za-z]:[\\/]|\\\\[^\\\s]+\\")
+_OUTSIDE = re.compile(r"(?:\.\.?[\\/])*\.\.[\\/](?!\.\.?(?:[\\/]|$))[^\\/]")  # ../.. alone is an adapter's own model
+
+
+def is_machine_path(text: str) -> bool:
+    """Say whether a setting is a path that only this machine has: an absolute one, or one out of the model's folder.
+
+    A prompt may begin with a slash.
+
+    >>> [is_machine_path(text) for text in ("/home/ada/small", "../pairs.jsonl", "~/small", "file:///data/small")]
+    [True, True, True, True]
+    >>> [is_machine_path(text) for text in ("ada/small", "data/pairs.jsonl", "/search: ", "../..")]
+    [False, False, False, False]
+    """
+    return any(pattern.match(text) for pattern in (_ABSOLUTE, _OUTSIDE))
+
+
+def names_machine_path(text: str) -> bool:
+    """Say whether a setting is a machine path, or the user's home folder stands anywhere in it."""
+    return is_machine_path(text) or text != _without_home(text)
+
+
 def without_machine_paths(plain: Any) -> Any:
-    """Replace absolute paths in plain data by their last part; all else, hub ids among it, stays.
+    """Replace machine paths in plain data by their last part; all else, hub ids among it, stays.
 
     >>> without_machine_paths({"path": "/home/ada/pairs.jsonl", "teacher": "Qwen/Qwen3-Embedding-4B"})
     {'path': 'pairs.jsonl', 'teacher': 'Qwen/Qwen3-Embedding-4B'}
@@ -24,9 +47,17 @@ def without_machine_paths(plain: Any) -> Any:
         return [without_machine_paths(value) for value in plain]
     if not isinstance(plain, str):
         return plain
-    if PurePosixPath(plain).is_absolute() or plain.startswith("~"):
-        return PurePosixPath(plain).name
-    return PureWindowsPath(plain).name if PureWindowsPath(plain).is_absolute() else plain
+    if is_machine_path(plain):
+        return re.split(r"[\\/]", plain.rstrip("\\/"))[-1]
+    return _without_home(plain)
+
+
+def _without_home(text: str) -> str:
+    """Take the user's home folder out of a text that has it, unless that is the root, which is in every path."""
+    home = str(Path.home())
+    if home == Path.home().anchor:
+        return text
+    return re.sub(rf"(?<![\w.-]){re.escape(home)}[\\/]", "", text)
 
 
 def copy_plain(source: Path, target: Path) -> None:

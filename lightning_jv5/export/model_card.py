@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from lightning_jv5 import __version__
+from lightning_jv5.data.cache import atomic_file
 from lightning_jv5.export.adapters_layout import Written
 from lightning_jv5.export.card_examples import examples
+from lightning_jv5.export.card_name import NAME_KEY
 from lightning_jv5.export.machine_paths import TRAINING_CONFIG, without_machine_paths
 from lightning_jv5.export.markdown import code, escaped, fenced, table
-from lightning_jv5.models.model_folder import ADAPTERS, ModelFolder, adapters_in, read_model_folder
+from lightning_jv5.export.matryoshka_dims import matryoshka_dims
+from lightning_jv5.export.output_folder import MADE_WITH
+from lightning_jv5.models.model_folder import ADAPTERS, CARD, ModelFolder, adapters_in, read_model_folder
 
-CARD = "README.md"
 RESULTS, SCORES = "results.json", "scores.json"  # what recipe measured; what validate or test did
 SCORE_FILES = (RESULTS, SCORES)
 
@@ -52,12 +55,14 @@ def write_model_card(
     """
     configs = _configs(folder)
     model = written.model
-    dims = sorted({dim for one in (model, *written.adapters.values()) for dim in _matryoshka_dims(one.trained)})
-    front = _front_matter(layout, written, configs, dims, license=license, language=language, base_model=base_model)
+    dims = sorted(matryoshka_dims([one.trained for one in (model, *written.adapters.values())]))
+    front = _front_matter(
+        layout, written, configs, dims, name=name, license=license, language=language, base_model=base_model
+    )
     parts = [
         f"---\n{front}---",
         f"# {escaped(name)}",
-        f"A text-embedding model with {model.dim} dimensions, made with lightning_jv5 {__version__}. {_ABOUT[layout]}",
+        f"A text-embedding model with {model.dim} dimensions, {MADE_WITH} {__version__}. {_ABOUT[layout]}",
         _facts(written, dims),
         f"## Prompts\n\n{_prompts(written)}",
         f"## Use\n\n{examples(folder, layout, written, name=name, dims=dims)}",
@@ -67,7 +72,8 @@ def write_model_card(
         parts.append(f"## Scores\n\n{scores}")
     if license is None:
         parts.append("## License\n\nNot stated: it follows from the model that training started from, and the data.")
-    (folder / CARD).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    with atomic_file(folder / CARD) as file:
+        file.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def read_written(folder: Path) -> Written:
@@ -96,6 +102,7 @@ def _front_matter(
     configs: Mapping[str, Any],
     dims: Sequence[int],
     *,
+    name: str,
     license: str | None,
     language: Sequence[str] | None,
     base_model: str | None,
@@ -107,6 +114,7 @@ def _front_matter(
     tags += ["peft", "lora"] if written.adapters else []
     data = [settings["path"] for config in configs.values() for _, settings in _sources(config) if _on_hub(settings)]
     named = {
+        NAME_KEY: name,
         "license": license,
         "language": list(language or []),
         "library_name": "transformers" if layout == "jina_v5" else "sentence-transformers",
@@ -249,17 +257,6 @@ def _readable(part: Any) -> Any:
     if isinstance(part.get("class_path"), str):
         return {part["class_path"].rpartition(".")[2]: _readable(part.get("init_args") or {})}
     return {key: _readable(value) for key, value in part.items() if value is not None}
-
-
-def _matryoshka_dims(trained: Any) -> Iterator[int]:
-    if isinstance(trained, dict):
-        if str(trained.get("class_path", "")).endswith(".Matryoshka"):
-            yield from (trained.get("init_args") or {}).get("dims") or []
-        for value in trained.values():
-            yield from _matryoshka_dims(value)
-    elif isinstance(trained, list):
-        for value in trained:
-            yield from _matryoshka_dims(value)
 
 
 # What it scored

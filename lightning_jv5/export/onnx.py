@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_jv5.data.cache import atomic_folder, write_json
-from lightning_jv5.export.onnx_card import onnx_card
+from lightning_jv5.export.matryoshka_dims import matryoshka_dims
+from lightning_jv5.export.onnx_card import DESCRIPTION, onnx_card
 from lightning_jv5.export.onnx_graph import (
     INPUTS,
     OUTPUT,
@@ -18,15 +19,14 @@ from lightning_jv5.export.onnx_graph import (
     quantise_graph,
     write_graph,
 )
+from lightning_jv5.export.output_folder import check_output
 from lightning_jv5.export.sentence_transformers_layout import tokenizer_of
-from lightning_jv5.export.stage import check_output
 from lightning_jv5.models.backbone import quiet_transformers, resolve_path
 from lightning_jv5.models.embedder import Embedder
 from lightning_jv5.models.lora import merge_adapter
-from lightning_jv5.models.model_folder import ADAPTERS, read_model_folder
+from lightning_jv5.models.model_folder import ADAPTERS, CARD, read_model_folder
 from lightning_jv5.models.rope import rope_theta
 
-DESCRIPTION, CARD = "onnx.json", "README.md"
 FLOAT, INT8 = "model.onnx", "model_int8.onnx"
 _FORMAT = 1
 _TEXTS = 64  # that the graphs are compared on by default
@@ -96,7 +96,7 @@ def export_onnx(
         int8: Whether to write ``model_int8.onnx`` too, whose weights are a quarter of the size.
         texts: A file with a text in each line, which the graphs are compared on; what the model is for tells most. By
             default docstrings of Python's standard library.
-        overwrite: Whether a folder that is there may be replaced.
+        overwrite: Whether a model that is there may be replaced.
 
     Returns:
         What was written.
@@ -199,15 +199,5 @@ def _dims(model: str, task: str | None, dim: int) -> list[int]:
     """Return the dims that an embedding was trained to be cut to, the whole one included."""
     folder = Path(resolve_path(model))
     described = read_model_folder(folder / ADAPTERS / task if task and (folder / ADAPTERS / task).is_dir() else folder)
-    trained = _matryoshka_dims(described.trained.get("objective")) if described is not None else set()
+    trained = matryoshka_dims(described.trained) if described is not None else set()
     return sorted(trained | {dim})
-
-
-def _matryoshka_dims(objective: Any) -> set[int]:
-    """Find the dims of every Matryoshka in the description of an objective."""
-    if isinstance(objective, list):
-        return {dim for part in objective for dim in _matryoshka_dims(part)}
-    if not isinstance(objective, dict):
-        return set()
-    own = objective.get("init_args", {}).get("dims") if "Matryoshka" in str(objective.get("class_path")) else None
-    return {*(own or []), *(dim for part in objective.values() for dim in _matryoshka_dims(part))}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+DESCRIPTION = "onnx.json"
 _USE = """import json
 from pathlib import Path
 

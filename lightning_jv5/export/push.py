@@ -8,16 +8,17 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from lightning_jv5.export.onnx import CARD, FLOAT
+from lightning_jv5.export.card_name import renamed
+from lightning_jv5.export.machine_paths import names_machine_path
+from lightning_jv5.export.onnx import FLOAT
 from lightning_jv5.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from lightning_jv5.models.model_folder import CARD
 from lightning_jv5.models.sentence_transformers_folder import read_sentence_transformers_folder
 
-IGNORED = (".*", "*/.*")  # hidden files and folders; * goes across folders, too
 _WEIGHTS = ("*.ckpt", "*.pt", "*.pth", "*.bin")  # pickles, which can run any code
 _TRAINING = (*_WEIGHTS, "optimizer*", "scheduler*", "rng_state*", "trainer_state.json", "events.out.tfevents*")
 _VOCABULARY = "tokenizer.json"  # its strings are tokens, some of which look like paths
 _REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_MACHINE_PATH = re.compile(r"file://|~/|/[^/\s]+/|[A-Za-z]:[\\/]")
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,10 @@ class Pushed:
 def push(folder: str, repo: str, *, private: bool = False, message: str | None = None, dry_run: bool = False) -> Pushed:
     """Upload a model folder with its card to the hub, as one commit; the repository is made if it is not there.
 
-    Hidden files stay here, and files that the repository has already and the folder has not stay there. The token is
-    the one of ``hf auth login`` or of the variable ``HF_TOKEN``.
+    What goes there is the folder as it is, but that the card calls the model by the repository's name, and its programs
+    load it by that (:func:`~lightning_jv5.export.card_name.renamed`). Hidden files stay here, and files that the
+    repository has already and the folder has not stay there. The token is the one of ``hf auth login`` or of the
+    variable ``HF_TOKEN``.
 
     Args:
         folder: A folder with a model, an adapter or an ONNX graph, and a ``README.md``.
@@ -67,9 +70,11 @@ def push(folder: str, repo: str, *, private: bool = False, message: str | None =
     if not _REPO.fullmatch(repo):
         raise ValueError(f"Got repo {repo!r}; need owner/name, such as my-team/my-embedder.")
     files = files_to_push(folder)
+    card = renamed(Path(folder, CARD).read_text(encoding="utf-8"), repo).encode()
+    files[CARD] = len(card)
     if dry_run:
         return Pushed(repo, files)
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import CommitOperationAdd, HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # of its HTTP client
 
     if get_token() is None:
@@ -80,12 +85,11 @@ def push(folder: str, repo: str, *, private: bool = False, message: str | None =
     api = HfApi()
     try:
         api.create_repo(repo, private=True if private else None, repo_type="model", exist_ok=True)
-        commit: Any = api.upload_folder(
+        commit: Any = api.create_commit(
             repo_id=repo,
-            folder_path=folder,
+            operations=[CommitOperationAdd(path, card if path == CARD else Path(folder, path)) for path in files],
             repo_type="model",
             commit_message=message or f"Upload {Path(folder).resolve().name} with lightning_jv5",
-            ignore_patterns=list(IGNORED),
         )
     except HfHubHTTPError as error:
         raise ValueError(
@@ -112,13 +116,13 @@ def files_to_push(folder: str) -> dict[str, int]:
         raise ValueError(
             f"Got folder {folder!r}, which has neither a model (config.json, *.safetensors), nor an adapter "
             f"({ADAPTER_CONFIG}, {ADAPTER_WEIGHTS}), nor a graph ({FLOAT}, tokenizer.json). Give one that export, "
-            "assemble or onnx wrote."
+            "assemble, convert or onnx wrote."
         )
     card = root / CARD
     if not card.is_file() or not card.read_text(encoding="utf-8").strip():
         raise ValueError(
             f"Got folder {folder!r}, which has no model card. Write {CARD} in it: what the model is for, what it was "
-            "trained on, how to use it."
+            "trained on, how to use it. Or assemble or convert an adapter: that writes one."
         )
     files = {
         path.relative_to(root): path.stat().st_size
@@ -128,12 +132,12 @@ def files_to_push(folder: str) -> dict[str, int]:
     if unfit := [str(path) for path in files if _for_training_only(path)]:
         raise ValueError(
             f"Got folder {folder!r} with {', '.join(unfit[:5])}: checkpoints, optimizer states, logs and pickles are "
-            "for training only, and are not uploaded. Push a folder that export, assemble or onnx wrote."
+            "for training only, and are not uploaded. Push a folder that export, assemble, convert or onnx wrote."
         )
     for path in files:
         if path.suffix in {".json", ".yaml", ".yml"} and path.name != _VOCABULARY:
             for key, value in _strings(_read(root / path)):
-                if _MACHINE_PATH.match(value) or str(Path.home()) + "/" in value:
+                if names_machine_path(value):
                     raise ValueError(
                         f"{str(root / path)!r} names a path of this machine, which nobody else has: {key} is "
                         f"{value!r:.200}. Put a hub id or a path inside the folder there, or take it out."

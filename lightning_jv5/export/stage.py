@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from lightning_jv5.data.cache import atomic_folder, write_json
-from lightning_jv5.export.machine_paths import TRAINING_CONFIG
+from lightning_jv5.export.machine_paths import TRAINING_CONFIG, forget_machine
+from lightning_jv5.export.model_card import read_written, write_model_card
+from lightning_jv5.export.output_folder import check_output
 from lightning_jv5.export.sentence_transformers_layout import write_sentence_transformers
 from lightning_jv5.losses import Loss
 from lightning_jv5.models.embedder import Embedder
 from lightning_jv5.models.fingerprint import fingerprint_of
 from lightning_jv5.models.frozen_weights import restore_frozen
 from lightning_jv5.models.lora import save_adapter
-from lightning_jv5.models.model_folder import DESCRIPTION, PROJECTION, ModelFolder
+from lightning_jv5.models.model_folder import DESCRIPTION, PROJECTION, ModelFolder, read_model_folder
 from lightning_jv5.models.projection import Projection
 from lightning_jv5.models.rope import rope_theta
 from lightning_jv5.module import checkpoint_description
@@ -64,13 +66,14 @@ def export(
     A student that was trained whole becomes a sentence-transformers folder; one with an adapter becomes PEFT's folder
     of the adapter alone, which names the model that it belongs to. Either holds the objective's projection, prompts and
     limits, RoPE thetas and how it was trained (``lightning_jv5.json``, and the run's config where it lies beside the
-    checkpoint).
+    checkpoint). A whole model says nothing of where it was made, and has a card, ``README.md``; an adapter gets there
+    with ``assemble`` or ``convert``.
 
     Args:
         ckpt_path: A ``.ckpt`` file of a run, such as ``runs/small/version_0/checkpoints/best.ckpt``; read with
             ``weights_only=True``.
         output: The folder to write.
-        overwrite: Whether a folder that is there may be replaced.
+        overwrite: Whether a model that is there may be replaced.
         projection: Which projection to keep, where the objective has several: its dotted name, such as
             ``terms.distill.projection``.
         dtype: Of the backbone's weights in the file; an adapter is float32.
@@ -114,18 +117,11 @@ def export(
         if config.is_file():
             shutil.copyfile(config, building / TRAINING_CONFIG)
         write_json(building / DESCRIPTION, description.to_plain())
+        if description.kind == "model":  # an adapter alone has to say where its model lies
+            forget_machine(building)
+            write_model_card(building, "stage", read_written(building), name=folder.resolve().name)
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    return Exported(folder, description, dict(sorted(files.items())))
-
-
-def check_output(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that is there, unless it may be replaced.
-
-    Raises:
-        ValueError: If it may not, or is not a folder.
-    """
-    if folder.exists() and (not overwrite or not folder.is_dir()):
-        raise ValueError(f"Got output {str(folder)!r}, which is there already. Choose another, or set overwrite.")
+    return Exported(folder, read_model_folder(folder) or description, dict(sorted(files.items())))
 
 
 def _below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

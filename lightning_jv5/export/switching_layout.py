@@ -39,8 +39,10 @@ def write_switching(parts: ModelParts, folder: Path, *, task: str | None, dtype:
     modules[0] |= {"type": TASK_SWITCHING, "kwargs": ["task"]}
     write_json(folder / _MODULES, modules)
     settings = json.loads((folder / _TRANSFORMER).read_text(encoding="utf-8"))
-    # Where both roles have one prompt, so has every task, and the role does not matter
-    roles = {prompt: role for role, prompt in written.prompts.items() if prompt}
+    # A task may put its own in place of an empty prompt, too. Where both roles have one prompt, so has every task, and
+    # either role stands for both
+    query, document = written.prompts["query"], written.prompts["document"]
+    roles = {document: "document"} if query == document else {query: "query", document: "document"}
     tasks = {name: one.prompts for name, one in written.adapters.items()}
     settings |= {"tasks": tasks, "without_task": written.model.prompts, "roles": roles, "default_task": task}
     write_json(folder / _TRANSFORMER, settings)

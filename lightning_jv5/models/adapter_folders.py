@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lightning_jv5.models.backbone import resolve_path
 from lightning_jv5.models.lora import ADAPTER_CONFIG, check_adapter_name
-from lightning_jv5.models.model_folder import ModelFolder, adapters_in, base_path, read_model_folder
+from lightning_jv5.models.model_folder import ADAPTERS, ModelFolder, adapters_in, base_path, read_model_folder
 
 
 class AdapterFolders:
@@ -14,30 +14,43 @@ class AdapterFolders:
     Args:
         path: A model's path: a folder that may have adapters under ``adapters/``, the folder of an adapter alone, a
             hub id, or None.
+        revision: Branch, tag or commit on the hub.
 
     Attributes:
         model: Path of the model itself: for an adapter alone that of the model that it belongs to.
         own_task: Name of the adapter, where the path is that of an adapter alone.
-        folders: Where each adapter lies.
 
     Raises:
         ValueError: If the model that an adapter belongs to is not known or not there.
     """
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, *, revision: str | None = None) -> None:
         self.model, self.own_task = path, None
-        self.folders: dict[str, Path] = {}
+        self._folders: dict[str, Path] = {}
         self._descriptions: dict[str, ModelFolder | None] = {}
+        self._on_hub: tuple[str, str | None] | None = None
         if path is None:
             return
         folder = Path(resolve_path(path))
         if not folder.is_dir():
-            return
-        if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+            self._on_hub = path, revision
+        elif (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
             self.own_task = self.add(str(folder))
             self.model = self._model_of(folder, self.own_task)
         else:
-            self.folders = adapters_in(folder)
+            self._folders = adapters_in(folder)
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Where each adapter lies; those of a hub id are fetched when they are first asked for.
+
+        Raises:
+            ValueError: If they can be neither fetched nor found in the hub's cache.
+        """
+        if self._on_hub is not None:
+            fetched = adapters_in(_fetched_adapters(*self._on_hub))
+            self._folders, self._on_hub = fetched, None
+        return self._folders
 
     def add(self, folder: str, name: str | None = None) -> str:
         """Add the folder of an adapter; returns its name, by default that of its task.
@@ -119,3 +132,19 @@ class AdapterFolders:
             return resolve_path(base)
         except ValueError as error:
             raise ValueError(f"{str(folder)!r} holds an adapter of a model that is not there: {error}") from error
+
+
+def _fetched_adapters(path: str, revision: str | None) -> Path:
+    """Fetch the adapters of a model of the hub; returns the folder that has them under ``adapters/``."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of its HTTP client
+
+    # With a file that every model has, as it warns where nothing fits
+    wanted = ["config.json", f"{ADAPTERS}/*"]
+    try:
+        return Path(snapshot_download(path, revision=revision, allow_patterns=wanted))
+    except (HTTPError, OSError) as error:
+        raise ValueError(
+            f"Cannot fetch the adapters of {path!r} from the hub: {error} Check the network and the name, or give a "
+            "local folder."
+        ) from error

@@ -105,7 +105,7 @@ class Embedder(Rebuildable, TextEncoder):
                 f"Got adapter {adapter.name!r}, to be trained, and task {task!r}, an adapter that there is; need at "
                 "most one. Leave task out to train."
             )
-        adapters = AdapterFolders(path)
+        adapters = AdapterFolders(path, revision=revision)
         if adapter is not None and adapters.own_task is not None:
             raise ValueError(
                 f"Got adapter {adapter.name!r}, to be trained, on {path!r}, which is itself an adapter, of the model "

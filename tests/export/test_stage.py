@@ -12,9 +12,11 @@ from transformers import AutoConfig, AutoModel
 from lightning_jv5 import Embedder, EmbeddingModule, Projection
 from lightning_jv5.cli import main
 from lightning_jv5.export import export, stage
+from lightning_jv5.export.push import files_to_push
 from lightning_jv5.losses import EmbeddingDistillation, Objective
 from lightning_jv5.losses.objective import Term
 from lightning_jv5.models.rope import rope_theta
+from tests.export.assembled import texts_below
 from tests.export.conftest import Stages
 from tests.tiny_models import TEXTS
 
@@ -26,6 +28,18 @@ def test_an_exported_model_gives_the_embeddings_of_its_checkpoint(stages: Stages
     torch.testing.assert_close(exported.encode(TEXTS, role), module.encode(TEXTS, role), rtol=0, atol=1e-6)
     assert exported.tokenization.prompts == {"query": "query : ", "document": "document : "}
     assert exported.tokenization.max_length == {"query": 12, "document": 16}
+
+
+def test_an_exported_model_has_a_card_names_no_path_of_the_machine_and_may_be_pushed(stages: Stages) -> None:
+    folder = Path(stages.model)
+    assert "training_config.yaml" in texts_below(folder)
+    assert [name for name, text in texts_below(folder).items() if str(stages.folder) in text] == []
+    assert "README.md" in files_to_push(stages.model)
+    card = (folder / "README.md").read_text()
+    assert "# distill\n" in card
+    assert "| train | LocalFiles | paths: pairs.jsonl |" in card
+    with pytest.raises(ValueError, match="has no model card"):
+        files_to_push(stages.adapter("retrieval"))
 
 
 @pytest.mark.parametrize("role", ["query", "document"])
@@ -121,7 +135,7 @@ def test_a_failed_export_leaves_what_was_there(stages: Stages, tmp_path: Path, m
 
 def test_a_folder_is_replaced_only_where_asked(stages: Stages, tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    folder.mkdir()
+    export(stages.checkpoint("retrieval"), str(folder))
     (folder / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match=r"which is there already. Choose another, or set overwrite"):
         export(stages.checkpoint("distill"), str(folder))

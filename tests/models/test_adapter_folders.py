@@ -1,8 +1,10 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from lightning_jv5.models.adapter_folders import AdapterFolders
 from lightning_jv5.models.lora import ADAPTER_CONFIG
@@ -38,11 +40,34 @@ def test_a_models_adapters_are_known_by_their_folders_and_what_they_say(model: P
         assert adapters.max_length(task) is None
 
 
-@pytest.mark.parametrize("path", [None, "organisation/name"])
-def test_what_is_no_folder_has_no_adapters(path: str | None) -> None:
-    adapters = AdapterFolders(path)
-    assert (adapters.model, adapters.own_task, adapters.folders) == (path, None, {})
+def test_what_is_no_model_has_no_adapters() -> None:
+    adapters = AdapterFolders(None)
+    assert (adapters.model, adapters.own_task, adapters.folders) == (None, None, {})
     with pytest.raises(ValueError, match=r"Got task 'sts'; .* has adapters for none. Use one of these names, or load"):
+        adapters.folder("sts")
+
+
+def test_adapters_of_the_hub_are_those_of_the_revision(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    cached = tmp_path / "hub" / "models--ada--tiny"
+    for revision, adapters in (("main", ["bare", "sts"]), ("old", ["sts"])):
+        snapshot = cached / "snapshots" / revision
+        for name in adapters:
+            shutil.copytree(model / "adapters" / name, snapshot / "adapters" / name)
+        (cached / "refs").mkdir(exist_ok=True)
+        (cached / "refs" / revision).write_text(revision)
+    found = AdapterFolders("ada/tiny")
+    assert (found.model, found.own_task, list(found.folders)) == ("ada/tiny", None, ["bare", "sts"])
+    assert found.prompts("sts") == {"query": "q"}
+    assert list(AdapterFolders("ada/tiny", revision="old").folders) == ["sts"]
+
+
+def test_the_hub_is_asked_only_for_adapters_that_are_wanted() -> None:
+    adapters = AdapterFolders("organisation/name")  # tests are offline
+    assert (adapters.model, adapters.own_task, adapters.prompts(None)) == ("organisation/name", None, None)
+    with pytest.raises(ValueError, match=r"Cannot fetch the adapters of 'organisation/name' from the hub: .* Check"):
         adapters.folder("sts")
 
 
