@@ -2,12 +2,14 @@
 
 import ast
 import importlib
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
 import lightning_jv5
+from lightning_jv5.cli import COMMANDS
 from tests.doc_pages import ROOT
 
 
@@ -57,9 +59,20 @@ def test_the_names_of_both_libraries_in_the_table_exist() -> None:
         for name in re.findall(r"`([\w.]+)`", their_cell):
             home, _, member = name.rpartition(".")
             assert hasattr(theirs.get(home, sentence_transformers), member), name
-        for name in re.findall(r"`((?:losses\.|data\.)?[A-Z]\w+)`", our_cell):
-            home, _, member = name.rpartition(".")
-            assert hasattr(importlib.import_module(f"lightning_jv5.{home}".rstrip(".")), member), name
+        for home, member in re.findall(r"`(?:(losses|data)\.)?(\w+)`", our_cell):
+            ours = importlib.import_module(f"lightning_jv5.{home}".rstrip("."))
+            assert hasattr(ours, member) or member in COMMANDS, member
+        for owner, method, argument in re.findall(r"`(\w+)\.(\w+)\((\w+)=", our_cell):
+            assert argument in inspect.signature(getattr(getattr(lightning_jv5, owner), method)).parameters
+
+
+def test_what_the_docs_say_is_not_here_is_not() -> None:
+    page = (ROOT / "docs" / "sentence_transformers.md").read_text()
+    absent = " ".join(page.partition("Not here:")[2].partition("\n\n")[0].lower().split())
+    assert "sparse encoders" in absent
+    written = {path.stem.replace("_", " ") for path in (ROOT / "lightning_jv5" / "export").glob("*.py")}
+    assert {"onnx", "model card"} <= written
+    assert not [name for name in (*COMMANDS, *written) if re.search(rf"\b{name}s?\b", absent)]
 
 
 def test_the_memory_table_is_what_the_formula_gives() -> None:
