@@ -1,3 +1,4 @@
+import functools
 import json
 import runpy
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_jv5 import load
+from lightning_jv5 import data, load
 from tests.tiny_configs import write_config, write_pairs
 from tests.tiny_data import tiny_texts
 from tests.tiny_models import TEXTS, save_tiny_sentence_transformer
@@ -82,6 +83,19 @@ def test_custom_task_scores_every_view(monkeypatch: pytest.MonkeyPatch, capsys: 
     shown = capsys.readouterr().out
     assert "triplets  accuracy  0.5000" in shown
     assert "binary" in shown
+
+
+def test_custom_task_leaves_files_of_the_current_folder_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_tiny_sentence_transformer("model")
+    Path("triplets.jsonl").write_text("mine")
+    few = functools.partial(data.Docstrings, packages=PACKAGES, heldout=20)
+    monkeypatch.setattr(data, "Docstrings", few)
+    run_example(monkeypatch, "custom_task.py", "--model", model)
+    assert "triplets  accuracy  " in capsys.readouterr().out
+    assert Path("triplets.jsonl").read_text() == "mine"
+    assert {path.name for path in Path().iterdir()} == {"model", "triplets.jsonl"}
 
 
 def test_clustering_plot_draws(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
