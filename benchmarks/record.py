@@ -1,11 +1,12 @@
-"""What both benchmarks share: on what machine and code they ran, and their table as text."""
+"""What benchmarks share: on what machine and code they ran, and their table as text."""
 
+import argparse
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,34 @@ def caption(made: dict[str, Any]) -> str:
         f"{made['cpu']}, {made['cpus_used']} of {made['cpus']} cores, load {made['load_before']} before; "
         f"Python {made['python']}, torch {made['torch']}, lightning {made['lightning']}."
     )
+
+
+def run_on_data(
+    name: str,
+    measure: Callable[[Path, Path], dict[str, Any]],
+    markdown: Callable[[dict[str, Any]], str],
+    doc: str | None,
+) -> None:
+    """Run a script whose data sets are given: measure and save, unless only the last table is asked for; print it.
+
+    Args:
+        name: Of the script, of what it saves, and of its folder of work.
+        measure: Takes the folder of the data sets and that of work.
+        markdown: Makes the table of what was saved.
+        doc: What ``--help`` says.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of the data sets")
+    parser.add_argument(
+        "--work", type=Path, default=Path(f"runs/benchmark_{name}"), help="where runs and scores are kept"
+    )
+    parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--markdown", action="store_true")
+    options = parser.parse_args()
+    if not options.markdown:
+        if options.data is None:
+            parser.error("--data DIR is needed to measure")
+        pin(options.cpus)
+        result = measure(options.data.absolute(), options.work)
+        save(name, result | {"made": provenance(f"python benchmarks/{name}.py --data DIR")})
+    print(markdown(load(name)))

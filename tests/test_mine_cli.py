@@ -11,7 +11,7 @@ import yaml
 
 from lightning_jv5.cli import main
 from lightning_jv5.data import LocalFiles
-from tests.test_docs import ROOT, yaml_blocks
+from tests.doc_pages import ROOT, yaml_blocks
 from tests.tiny_beir import write_beir
 from tests.tiny_configs import write_pairs
 from tests.tiny_models import save_tiny_sentence_transformer

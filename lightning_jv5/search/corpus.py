@@ -200,7 +200,7 @@ def _embedded(path: str, manifest: VectorManifest) -> tuple[Sequence[str], Tenso
 def _encoded(texts: Sequence[str], key: str, encoder: Encoder, task: str | None) -> Tensor:
     """Encode texts, or read what an earlier run kept."""
     embedder = encoder.embedder
-    with embedder.using(task if task is not None else embedder.task):
+    with embedder.using(task):
         weights = embedder.state_dict()
         name = fingerprint(
             _FORMAT,
@@ -216,7 +216,8 @@ def _encoded(texts: Sequence[str], key: str, encoder: Encoder, task: str | None)
         if len(kept) == len(texts) and _least_like(texts, kept, encoder, task)[1] >= 1 - _SAME_CACHE:
             return kept
     print(f"Encoding {len(texts)} texts{f' for {task}' if task else ''}, once", flush=True)
-    found: Any = encoder.encode_document(texts, task=task, batch_size=None, show_progress_bar=True)
+    with embedder.using(task):
+        found: Any = encoder.encode_document(texts, batch_size=None, show_progress_bar=True)
     with atomic_file(file) as temporary, temporary.open("wb") as opened:
         np.save(opened, found)
     return torch.from_numpy(found)
@@ -225,7 +226,8 @@ def _encoded(texts: Sequence[str], key: str, encoder: Encoder, task: str | None)
 def _least_like(texts: Sequence[str], kept: Tensor, encoder: Encoder, task: str | None) -> tuple[int, float]:
     """Encode a few of the texts again: return the row whose vector is least like that, and its cosine."""
     places = sorted({0, len(texts) // 2, len(texts) - 1})
-    again = encoder.encode_document([texts[place] for place in places], task=task, show_progress_bar=False)
+    with encoder.embedder.using(task):  # an encoder takes task=None for what it uses anyway
+        again = encoder.encode_document([texts[place] for place in places], show_progress_bar=False)
     cosines = F.cosine_similarity(torch.from_numpy(again)[:, : kept.shape[1]], kept[places], dim=1)
     worst = int(cosines.nan_to_num(nan=-1.0).argmin())
     return places[worst], float(cosines[worst])

@@ -101,7 +101,8 @@ class Searcher:
         view = View(dim=dim, precision=precision)
         with self._lock:
             start = time.perf_counter()
-            vector = torch.from_numpy(self.encoder.encode_query([query], task=task, show_progress_bar=False))
+            with self.encoder.embedder.using(task):  # an encoder takes task=None for what it uses anyway
+                vector = torch.from_numpy(self.encoder.encode_query([query], show_progress_bar=False))
             encoded = time.perf_counter() - start
             sides = [self._index(task, View(dim=self.corpus.dim)), self._index(task, view)]
             found = [_quickest(index, vector, depth) for index in sides]

@@ -30,6 +30,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def adapter(model: str) -> str:
+    """The folder of an adapter alone, which has the prompts of its model."""
+    return str(write_adapter(Path(model).parent / "clustering", model, seed=2, base=model))
+
+
+@pytest.fixture(scope="session")
 def encoder(model: str) -> Encoder:
     return load(model, "cpu")
 

@@ -157,6 +157,14 @@ def test_vectors_of_another_model_or_of_other_texts_are_refused(folder: Path, mo
         open_corpus("out", small)
 
 
+def test_vectors_of_the_model_alone_fit_an_adapter_of_it_under_no_task(folder: Path, model: str, adapter: str) -> None:
+    embed_columns(LocalFiles("corpus.jsonl"), Teacher(model), "out")
+    encoder = load(adapter, "cpu")
+    assert list(open_corpus("out", encoder, tasks=[None]).vectors) == [None]
+    with pytest.raises(ValueError, match="the vector in row"):
+        open_corpus("out", encoder)
+
+
 def test_folders_that_cannot_be_searched_say_why(folder: Path, model: str, encoder: Encoder) -> None:
     rows, teacher = LocalFiles("corpus.jsonl"), Teacher(model)
     embed_columns(rows, teacher, "bits", precision="binary")

@@ -1,11 +1,14 @@
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from lightning_jv5.encoder import Encoder
-from lightning_jv5.search.corpus import Corpus
+from lightning_jv5.encoder import Encoder, load
+from lightning_jv5.search.corpus import Corpus, open_corpus
 from lightning_jv5.search.searcher import Searcher
+from tests.tiny_models import TEXTS
 
 QUERY = "the red cat on the mat"
 
@@ -21,6 +24,23 @@ def test_hits_are_the_nearest_of_that_task(searcher: Searcher, encoder: Encoder,
     assert [hit["row"] for hit in found["reference"]["hits"]] == best.indices.tolist()
     assert [hit["score"] for hit in found["reference"]["hits"]] == pytest.approx(best.values.tolist(), abs=1e-5)
     assert [hit["text"] for hit in found["reference"]["hits"]] == [corpus.texts[row] for row in best.indices.tolist()]
+
+
+def test_no_task_is_the_model_alone_where_the_path_is_that_of_an_adapter(
+    model: str, adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTNING_JV5_CACHE", str(tmp_path))
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
+    alone, encoder = load(model, "cpu"), load(adapter, "cpu")
+    corpus = open_corpus(str(tmp_path / "texts.txt"), encoder, tasks=[None, "clustering"])
+    expected = {None: alone.encode_document(TEXTS), "clustering": encoder.encode_document(TEXTS)}
+    queries = {None: alone.encode_query(QUERY), "clustering": encoder.encode_query(QUERY)}
+    assert abs(expected[None] - expected["clustering"]).max() > 0.01
+    for task, vectors in expected.items():
+        np.testing.assert_allclose(corpus.vectors[task], vectors, atol=1e-6)
+        hits = Searcher(encoder, corpus).answer({"q": QUERY, "task": task or "none"})["reference"]["hits"]
+        scores = {hit["row"]: hit["score"] for hit in hits}
+        assert [scores[row] for row in range(len(TEXTS))] == pytest.approx(list(vectors @ queries[task]), abs=1e-5)
 
 
 def test_the_same_view_keeps_every_hit_at_its_rank(searcher: Searcher) -> None:
