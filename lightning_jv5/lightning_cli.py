@@ -24,6 +24,7 @@ from lightning_jv5.data.cache import atomic_file
 from lightning_jv5.datamodule import EmbeddingDataModule
 from lightning_jv5.models import resolve_path
 from lightning_jv5.module import EmbeddingModule
+from lightning_jv5.process_group import leave_process_group
 from lightning_jv5.runs import CHECKPOINTS, Run, choose_run
 
 RUN_PLACEHOLDER = "{run}"
@@ -53,6 +54,8 @@ def run(command: str, arguments: Sequence[str], configs: Sequence[Path]) -> None
         if not _is_for_the_user(cause, cli):
             raise
         fail(str(cause))
+    del cli
+    leave_process_group()
 
 
 def _is_for_the_user(error: BaseException, cli: "EmbeddingCLI") -> bool:

@@ -14,6 +14,7 @@ from lightning_jv5.callbacks import (
     TeacherStudentTable,
     Throughput,
 )
+from lightning_jv5.process_group import leave_process_group
 from tests.callbacks.tiny_run import tiny_datamodule, tiny_module, tiny_task, tiny_trainer
 from tests.tasks.labelled_texts import one_of_each
 
@@ -32,7 +33,7 @@ def main(folder: Path, ranks: int) -> None:
     ]
     settings = {"devices": ranks, "strategy": "ddp" if ranks > 1 else "auto"}
     trainer = tiny_trainer(folder, callbacks, **settings)
-    module = tiny_module(folder.parent / f"models-{ranks}")
+    module = tiny_module(folder / f"models-{trainer.global_rank}")
     # Three rows at a time: with two ranks, the first has two batches of documents and the second has one
     datamodule = tiny_datamodule(evaluation_batch_size=3, val={"small": tiny_task(), **one_of_each()})
     trainer.validate(module, datamodule=datamodule, verbose=False)
@@ -45,3 +46,4 @@ def main(folder: Path, ranks: int) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), int(sys.argv[2]))
+    leave_process_group()

@@ -1,6 +1,5 @@
 """A loss on one rank of several, under DDP: what its module's parameters get, and what the loss is."""
 
-import gc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -30,6 +29,7 @@ from lightning_jv5.losses import (
 )
 from lightning_jv5.losses.unit import unit_rows
 from lightning_jv5.models import Projection
+from lightning_jv5.process_group import leave_process_group
 
 DIM, TEACHER_DIM = 6, 4
 ROLES = ("query", "document", "negatives")
@@ -129,13 +129,11 @@ def alone(counts: Sequence[int]) -> dict[str, dict[str, Tensor]]:
 
 
 def joined(target: Callable[..., None], *arguments: Any) -> None:
-    """Call ``target`` within a process group. What it makes is gone before the group is: DDP would wait for it."""
+    """Call ``target`` within a process group."""
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group("gloo", init_method=os.environ["RENDEZVOUS"], rank=rank, world_size=ranks)
     target(*arguments)
-    gc.collect()
-    dist.barrier()
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 def on_ranks(folder: Path, counts: Sequence[int], bounds: Sequence[int]) -> None:
