@@ -9,6 +9,8 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 from lightning_jv5.cli import main
 
 # What a tag's first part, or the whole tag, is about
@@ -42,8 +44,6 @@ main(
     ]
 )
 folder = max(Path("runs/walkthrough").glob("version_*"), key=lambda path: path.stat().st_mtime)
-
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
 events = EventAccumulator(str(folder), size_guidance={"images": 1, "tensors": 0, "scalars": 0})
 events.Reload()
