@@ -5,7 +5,7 @@
 
 Search: the 100 nearest of 10^6 random unit vectors of 384 coordinates for 1,000 queries, on two threads. Ours reads the
 corpus from a file, tile by tile, and the reading counts; brute force (a product and torch.topk for 50 queries at a
-time) and faiss (`pip install faiss-cpu`, for this script alone) hold it, and loading does not count. What was found is
+time) and faiss (of the extra `test`) hold it, and loading does not count. What was found is
 compared. On a machine that others use, CPU seconds on one thread (`--threads 1`) compare better than wall seconds.
 Measures: nDCG, MAP, MRR and recall of 10,000 queries with 100 scored documents each, from scores to means,
 beside the same of torchmetrics. Each case runs in a process of its own, in turn with the others, in each round.
