@@ -1,8 +1,7 @@
 """The k best documents of each query, exactly, from a corpus that streams by a tile at a time."""
 
-import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -10,9 +9,8 @@ from torch import Tensor
 
 from lightning_jv5.data.best_keys import LAST_TIE, NOTHING, keep_best, scores_of, ties_of
 from lightning_jv5.data.document_pairs import DocumentPairs
+from lightning_jv5.data.score_tiles import TILE_DOCUMENTS, TILE_SCORES, full_float32, products
 
-TILE_SCORES = 2**21  # scores held at once: 8 MiB; twice that goes back to the system and comes anew for each tile
-TILE_DOCUMENTS = 2**12
 _NEVER = torch.iinfo(torch.int64).max
 _WHAT_TO_CHECK = "Check the model's weights and its precision."
 
@@ -81,7 +79,7 @@ def nearest(
             step = max(1, TILE_SCORES // len(tile))
             for start in range(0, len(queries), step):
                 some = slice(start, start + step)
-                scores = queries[some] @ tile.T
+                scores = products(queries[some], tile)
                 barred.take_out(scores, start, first)
                 keep_best(keys[some], scores, ties)
             first += len(tile)
@@ -129,17 +127,3 @@ class _Excluded:
 def _refuse_bad_documents(first_bad: Tensor) -> None:
     if first_bad != _NEVER:
         raise ValueError(f"Got documents from row {int(first_bad)} on that are not finite. {_WHAT_TO_CHECK}")
-
-
-@contextlib.contextmanager
-def full_float32(device: torch.device) -> Iterator[None]:
-    """Multiply in float32 whatever training uses: bfloat16 and TF32 round cosines 0.980 and 0.981 to one number."""
-    backends = torch.backends
-    backend = backends.cuda.matmul if device.type == "cuda" else backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = backend.fp32_precision
-    backend.fp32_precision = "ieee"
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        backend.fp32_precision = before

@@ -20,7 +20,7 @@ from lightning_jv5.data.best_keys import (
     ties_of,
 )
 from lightning_jv5.data.document_pairs import DocumentPairs, pairs_of
-from lightning_jv5.data.nearest import TILE_DOCUMENTS, TILE_SCORES, full_float32
+from lightning_jv5.data.score_tiles import TILE_DOCUMENTS, TILE_SCORES, full_float32, products
 from lightning_jv5.metrics.exact_scores import exact_products, exact_scores, on_grid, slack
 from lightning_jv5.metrics.judgements import Judgements
 from lightning_jv5.metrics.ranking import parse_measure
@@ -237,7 +237,9 @@ class StreamingRetrieval(StreamingMetric):
             queries, stored = self.query_embeddings[tile], documents.stored
             # On the CPU few pairs are worth a second look; elsewhere choosing them would make the host wait
             looks_twice = self._is_exact and queries.device.type == "cpu"
-            scores = exact_products(queries, stored) if self._is_exact and not looks_twice else queries @ stored.T
+            scores = (
+                exact_products(queries, stored) if self._is_exact and not looks_twice else products(queries, stored)
+            )
             if self._pairs is not None:
                 inside = (query >= tile.start) & (query < tile.stop)
                 listed = (query[inside] - tile.start).to(scores.device), column[inside].to(scores.device)

@@ -36,12 +36,14 @@ def contents(keys: Tensor) -> list[list[tuple[float, int]]]:
 
 @pytest.mark.parametrize("few", [-1.0, 0.25, 1.0])  # the best of each tile are found first always; as it is; never
 @pytest.mark.parametrize("keep", [keep_best, keep_best_of_all])
+@pytest.mark.parametrize("run", [1, 5, 32])  # one by one; in tiles of 80 several; rows whole
 @pytest.mark.parametrize("depth", [1, 6, 100])
 @pytest.mark.parametrize("size", [1, 7, 80])
 def test_tiles_leave_the_best_and_what_is_carried_with_them(
-    keep: Callable[..., None], size: int, depth: int, few: float, monkeypatch: pytest.MonkeyPatch
+    keep: Callable[..., None], size: int, depth: int, run: int, few: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FEW", few)
+    monkeypatch.setattr(module, "_RUN", run)
     generator = torch.Generator().manual_seed(size * depth)
     scores = torch.randint(-3, 3, (QUERIES, DOCUMENTS), generator=generator).float()  # ties abound
     scores[torch.rand(QUERIES, DOCUMENTS, generator=generator) < 0.1] = -torch.inf
@@ -98,12 +100,14 @@ def test_a_score_that_only_ties_with_the_last_key_enters_by_its_place_among_ties
 
 
 @pytest.mark.parametrize("few", [-1.0, 0.25, 1.0])
+@pytest.mark.parametrize("run", [1, 5, 32])  # one by one; in tiles of 80 several; rows whole
 @pytest.mark.parametrize("depth", [1, 6, 100])
 @pytest.mark.parametrize("size", [1, 7, 80])
 def test_scores_off_by_less_than_the_slack_leave_the_exact_best(
-    size: int, depth: int, few: float, monkeypatch: pytest.MonkeyPatch
+    size: int, depth: int, run: int, few: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FEW", few)
+    monkeypatch.setattr(module, "_RUN", run)
     generator = torch.Generator().manual_seed(size * depth)
     exact = torch.randint(-3, 3, (QUERIES, DOCUMENTS), generator=generator).float()
     near = exact + torch.empty(QUERIES, DOCUMENTS).uniform_(-0.9, 0.9, generator=generator)  # also in another order
