@@ -36,7 +36,8 @@ def products(queries: Tensor, documents: Tensor) -> Tensor:
     if queries.device.type != "cpu" or shape[0] * shape[1] > TILE_SCORES:
         return queries @ documents.T
     if _MEMORY.scores is None:
-        _MEMORY.scores = torch.empty(TILE_SCORES)
+        with torch.inference_mode(mode=False):  # in which a Trainer validates: such memory is of no use outside
+            _MEMORY.scores = torch.empty(TILE_SCORES)
     with torch.no_grad():
         return torch.mm(documents, queries.T, out=_MEMORY.scores[: shape[0] * shape[1]].view(shape[::-1])).T
 

@@ -29,6 +29,16 @@ def test_memory_is_used_again_by_its_own_thread_alone() -> None:
     assert first.eq(6).all()
 
 
+def test_memory_that_validation_takes_first_serves_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_tiles._MEMORY, "scores", None)
+    ones = torch.ones(2, 3)
+    with torch.inference_mode():
+        products(ones, ones)
+    assert products(2 * ones, ones).eq(6).all()
+    with torch.inference_mode():
+        assert products(ones, ones).eq(3).all()
+
+
 def test_products_are_of_float32_whatever_training_multiplies_in() -> None:
     near = torch.tensor([[0.980, 0.981]])
     with torch.autocast("cpu", torch.bfloat16), full_float32(near.device):
