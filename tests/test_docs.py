@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
-from lightning_jv5 import ClusteringTask, Embedder, STSTask
+import lightning_jv5
+from lightning_jv5 import ClusteringTask, Embedder, EmbeddingModule, STSTask
 from lightning_jv5.cli import main
 from lightning_jv5.data import LocalFiles, TrainingSet
+from lightning_jv5.export import assemble
 from lightning_jv5.losses import EmbeddingBatch, Loss, Objective
 from lightning_jv5.tasks import evaluate
 from tests.doc_pages import ROOT, blocks, yaml_blocks
+from tests.export.assembled import write_assembled
 from tests.models.tiny_adapters import write_adapter
 from tests.tiny_beir import write_beir
 from tests.tiny_configs import write_config, write_pairs
@@ -190,6 +194,34 @@ def test_the_quick_starts_model_embeds(
     [code] = blocks(ROOT / "docs" / "index.md", "python")
     exec(code.replace("truncate_dim=64", "truncate_dim=8"), {})
     assert capsys.readouterr().out.startswith("tensor([[")
+
+
+def test_the_readmes_python_encodes_by_a_checkpoint_and_by_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIGHTNING_JV5_CACHE", str(tmp_path / "cache"))
+    write_config(tmp_path)
+    main(["fit", "--config=tiny.yaml", "--name=small"])
+    save_tiny_sentence_transformer("DIR")
+    names: dict[str, Any] = {"lightning_jv5": lightning_jv5, "EmbeddingModule": EmbeddingModule}
+    shapes = []
+    for code in blocks(ROOT / "README.md", "python"):
+        first, encode = code.replace("truncate_dim=64", "truncate_dim=8").splitlines()
+        exec(first, names)
+        shapes.append(tuple(eval(encode, names).shape))
+    assert shapes == [(1, 8), (1, 1)]
+
+
+def test_the_adapters_pages_python_switches_between_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_assembled(tmp_path / "made", "bert")
+    assemble([str(tmp_path / "made" / "retrieval")], "models/small")
+    shutil.copytree(tmp_path / "made" / "clustering", "models/clustering")
+    [code] = [block for block in blocks(ROOT / "docs" / "adapters.md", "python") if "load_adapter" in block]
+    names: dict[str, Any] = {"lightning_jv5": lightning_jv5, "texts": ["the cat", "a red dog"]}
+    exec(code, names)
+    assert names["embedder"].tasks == ["retrieval", "clustering"]
 
 
 def test_the_classes_of_ones_own_in_the_docs_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
