@@ -22,6 +22,7 @@ MEANINGS = {
     "sets": "each data set by itself: its losses, and how often it was drawn",
     "val": "scores of the evaluation tasks; .../dim64 truncated, .../binary as sign bits",
     "epoch": "written by Lightning",
+    "hp": "the best score, beside the settings on the page HPARAMS",
 }
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
