@@ -179,7 +179,7 @@ def _sample(texts: str | None) -> list[str]:
     file = Path(texts)
     if not file.is_file():
         raise ValueError(f"Got texts {texts!r}, but there is no such file. Give one with a text in each line.")
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").split("\n")]
     if not any(lines):
         raise ValueError(f"Got texts {texts!r}, a file without any text. Give one with a text in each line.")
     return [line for line in lines if line]

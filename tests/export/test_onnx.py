@@ -44,7 +44,8 @@ class Exported:
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("texts") / "texts.txt"
-    file.write_text("\n".join([*LONG, "", "  "]))
+    # A form feed ends no line
+    file.write_text("\n".join([*LONG[:-1], LONG[-1].replace(" ", "\f"), "", "  "]))
     return str(file)
 
 
