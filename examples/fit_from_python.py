@@ -1,7 +1,10 @@
 """Distil a teacher into a student from Python, without YAML: the same parts, called.
 
-python examples/fit_from_python.py                      docstrings and all-MiniLM-L6-v2, offline
-python examples/fit_from_python.py --pairs mine.jsonl   your own lines of {"query": ..., "document": ...}
+python examples/fit_from_python.py   docstrings and all-MiniLM-L6-v2, offline
+
+Your own lines of {"query": ..., "document": ...}, and others of them to score on:
+
+python examples/fit_from_python.py --pairs mine.jsonl --held-out others.jsonl
 """
 
 import argparse
@@ -22,8 +25,11 @@ parser.add_argument(
 )
 parser.add_argument("--layers", type=int, nargs="+", default=[0, 3], help="layers that the student keeps")
 parser.add_argument("--pairs", help="JSONL, CSV or Parquet with columns query and document")
+parser.add_argument("--held-out", help="pairs to score on, which are not among those")
 parser.add_argument("--steps", type=int, default=100)
 arguments = parser.parse_args()
+if bool(arguments.pairs) != bool(arguments.held_out):
+    parser.error("give both --pairs and --held-out: pairs that were trained on say little about others")
 
 seed_everything(0)
 student = Embedder(arguments.model, layers=arguments.layers, max_length=48, dropout=0.0)
@@ -37,7 +43,7 @@ module = EmbeddingModule(
     scheduler=partial(WarmupLinear, warmup=0.1),
 )
 pairs = LocalFiles(arguments.pairs) if arguments.pairs else Docstrings("train")
-held_out = LocalFiles(arguments.pairs) if arguments.pairs else Docstrings("heldout")
+held_out = LocalFiles(arguments.held_out) if arguments.held_out else Docstrings("heldout")
 data = EmbeddingDataModule(pairs, val={"pairs": RetrievalTask(held_out)}, batch_size=8)
 trainer = Trainer(
     max_steps=arguments.steps,

@@ -1,3 +1,4 @@
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,33 @@ def test_queries_and_documents_have_the_prompts_that_sentence_transformers_gives
         )
         np.testing.assert_allclose(found, expected, atol=1e-5)
     assert not np.allclose(encoder.encode_query(TEXTS), encoder.encode_document(TEXTS), atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["encode", "encode_query", "encode_document"])
+def test_arguments_by_position_are_those_of_sentence_transformers(
+    encoder: Encoder, theirs: SentenceTransformer, name: str
+) -> None:
+    found, expected = (
+        getattr(model, name)(TEXTS, None, "red green ", 64, False, normalize_embeddings=True)
+        for model in (encoder, theirs)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["encode", "encode_query", "encode_document"])
+def test_every_argument_of_sentence_transformers_is_there_or_named_as_left_out(name: str) -> None:
+    ours, theirs = (inspect.signature(getattr(kind, name)).parameters for kind in (Encoder, SentenceTransformer))
+    left_out = [argument for argument in theirs if argument not in ours]
+    assert left_out == ["output_value", "pool", "chunk_size", "kwargs"]
+    assert [argument for argument in ours if argument in theirs] == [one for one in theirs if one in ours]
+    assert set(ours) - set(theirs) == ({"task", "role"} if name == "encode" else {"task"})
+    page = (Path(__file__).parent.parent / "docs" / "search.md").read_text()
+    assert all(f"`{argument}`" in page for argument in left_out[:-1])
+
+
+def test_a_misspelt_argument_is_no_option(encoder: Encoder) -> None:
+    with pytest.raises(TypeError, match="truncate_dims"):
+        encoder.encode_query(TEXTS, truncate_dims=8)  # type: ignore[call-arg]
 
 
 def test_a_model_that_does_not_normalise_is_normalised_unless_turned_off(tmp_path: Path) -> None:

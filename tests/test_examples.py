@@ -4,10 +4,12 @@ import runpy
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lightning_jv5 import data, load
+from lightning_jv5 import RetrievalTask, data, load
+from lightning_jv5.data import LocalFiles
 from tests.tiny_configs import write_config, write_pairs
 from tests.tiny_data import tiny_texts
 from tests.tiny_models import TEXTS, save_tiny_sentence_transformer
@@ -32,6 +34,11 @@ def tiny_fit() -> list[str]:
     return ["--model", model, "--layers", "0", "--pairs", str(write_pairs(Path("pairs.jsonl")))]
 
 
+def scored_fit() -> list[str]:
+    """And three pairs to score on."""
+    return [*tiny_fit(), "--held-out", str(write_pairs(Path("others.jsonl"), count=3))]
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_is_short_and_has_a_test(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 80
@@ -39,8 +46,27 @@ def test_an_example_is_short_and_has_a_test(path: Path) -> None:
 
 
 def test_fit_from_python_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    run_example(monkeypatch, "fit_from_python.py", *tiny_fit(), "--steps", "2")
+    run_example(monkeypatch, "fit_from_python.py", *scored_fit(), "--steps", "2")
     assert "val/pairs/ndcg@10" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["fit_from_python.py", "custom_callback.py"])
+def test_an_example_scores_on_other_pairs_than_it_trains_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    with pytest.raises(SystemExit):
+        run_example(monkeypatch, name, *tiny_fit())
+    assert "give both --pairs and --held-out" in capsys.readouterr().err
+    read: list[str | list[str]] = []
+    opened = RetrievalTask.__init__
+
+    def noting(task: RetrievalTask, source: LocalFiles, *rest: Any, **options: Any) -> None:
+        read.append(source.paths)
+        opened(task, source, *rest, **options)
+
+    monkeypatch.setattr(RetrievalTask, "__init__", noting)
+    run_example(monkeypatch, name, *scored_fit(), "--steps", "1")
+    assert read == [["others.jsonl"]]
 
 
 def test_extra_loss_term_is_part_of_the_loss(
@@ -54,7 +80,7 @@ def test_extra_loss_term_is_part_of_the_loss(
 
 
 def test_custom_callback_writes_a_table_at_each_validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_example(monkeypatch, "custom_callback.py", *tiny_fit(), "--steps", "2")
+    run_example(monkeypatch, "custom_callback.py", *scored_fit(), "--steps", "2")
     before, after = (
         json.loads(Path(f"runs/custom_callback/texts/watched.step-{step}.json").read_text()) for step in (0, 2)
     )

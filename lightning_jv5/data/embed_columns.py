@@ -278,10 +278,10 @@ class _Work:
             parts.append(remembered)
         for some in _calls([texts[at] for at in fresh]):
             embeddings = self.model.encode(some, role, truncate_dim=like.dim if like.dim < like.full_dim else None)
-            stored = store(embeddings, precision)
             finite = embeddings.isfinite().all(dim=1)
             if not finite.all():
                 raise _NotFiniteError(some[int((~finite).nonzero()[0])])
+            stored = store(embeddings, precision)
             self.recent.add(some, role, stored)
             parts.append(stored)
             self.bar.update(len(some))

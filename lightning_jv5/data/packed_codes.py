@@ -32,7 +32,8 @@ class NearestCodes(NamedTuple):
 def pack_signs(embeddings: Tensor) -> Tensor:
     """Keep the sign of each coordinate, one bit each; zero counts as positive.
 
-    The first coordinate is the highest bit of the first byte, as in ``numpy.packbits``. To pack leading coordinates
+    The first coordinate is the highest bit of the first byte, as in ``numpy.packbits``, faiss and sentence-transformers
+    (``ubinary``). To pack leading coordinates
     alone, cut first.
 
     Args:
@@ -58,6 +59,8 @@ def pack_signs(embeddings: Tensor) -> Tensor:
 
 def unpack_signs(codes: Tensor, dim: int) -> Tensor:
     """Return the signs in codes of :func:`pack_signs` as +1 and -1: float32, shape ``(texts, dim)``.
+
+    Their dot products rank as Hamming distances do.
 
     Args:
         codes: uint8, shape ``(texts, ceil(dim / 8))``.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_jv5.data.packed_codes import pack_signs
 from lightning_jv5.data.row_checks import Place, row_number
 from lightning_jv5.data.source import did_you_mean
 
@@ -53,7 +54,7 @@ def store(embeddings: Tensor, precision: Precision) -> StoredVectors:
         precision: ``"float32"``, ``"float16"``, ``"int8"`` (one scale per vector) or ``"binary"`` (sign bits).
 
     Raises:
-        ValueError: If the precision is none of these.
+        ValueError: If the precision is none of these, or the signs of numbers that are not finite are asked for.
 
     >>> stored = store(torch.tensor([[0.5, -0.25, 0.0]]), "int8")
     >>> stored.values.tolist(), round(stored.scale.item() * 127, 4)
@@ -71,52 +72,6 @@ def store(embeddings: Tensor, precision: Precision) -> StoredVectors:
     if precision == "binary":
         return StoredVectors(pack_signs(embeddings))
     raise ValueError(f"Got precision {precision!r}; need one of {', '.join(PRECISIONS)}.")
-
-
-def pack_signs(embeddings: Tensor) -> Tensor:
-    """Pack the signs of embeddings into bits: 1 for zero and above, the first dimension in the highest bit.
-
-    Args:
-        embeddings: Shape ``(texts, dim)``.
-
-    Returns:
-        Bytes, uint8, shape ``(texts, ceil(dim / 8))``; what is left of the last byte is 0. That is ``numpy.packbits``,
-        the layout of faiss and sentence-transformers (``ubinary``).
-
-    >>> pack_signs(torch.tensor([[1.0, -1.0, 0.0]])).tolist()  # 101 00000
-    [[160]]
-    """
-    import numpy as np
-
-    return torch.from_numpy(np.packbits((embeddings >= 0).cpu().numpy(), axis=1))
-
-
-def unpack_signs(codes: Tensor, dim: int) -> Tensor:
-    """Return the signs that :func:`pack_signs` packed, as +1 and -1: their dot products rank as Hamming distances do.
-
-    Args:
-        codes: Bytes, uint8, shape ``(texts, ceil(dim / 8))``.
-        dim: How many signs each row holds: the manifest's ``dim``.
-
-    Returns:
-        Float32, shape ``(texts, dim)``.
-
-    Raises:
-        ValueError: If the codes are of another dim.
-
-    >>> unpack_signs(torch.tensor([[160]], dtype=torch.uint8), dim=3)
-    tensor([[ 1., -1.,  1.]])
-    """
-    import numpy as np
-
-    width = -(-dim // 8)
-    if codes.ndim != 2 or codes.shape[1] != width or codes.dtype != torch.uint8:
-        raise ValueError(
-            f"Got codes {tuple(codes.shape)} of {codes.dtype} for dim {dim}; need uint8, (texts, {width}). "
-            "The dim is in the folder's manifest."
-        )
-    bits = torch.from_numpy(np.unpackbits(codes.numpy(), axis=1, count=dim))
-    return bits.float().mul_(2).sub_(1)
 
 
 def arrow_columns(name: str, stored: StoredVectors, counts: Sequence[int] | None = None) -> dict[str, "pa.Array"]:
@@ -208,7 +163,7 @@ def vectors(table: "pa.Table", column: str, place: Place = row_number) -> Tensor
 
 
 def sign_bits(table: "pa.Table", column: str) -> Tensor:
-    """Read packed sign bits as :func:`pack_signs` made them: uint8, shape ``(vectors, ceil(dim / 8))``.
+    """Read packed sign bits as :func:`~lightning_jv5.data.pack_signs` made them: ``(vectors, ceil(dim / 8))``, uint8.
 
     Raises:
         ValueError: If the column is not there, holds something else, or lacks a vector.

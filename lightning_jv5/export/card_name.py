@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 from lightning_jv5.export.markdown import escaped
 
@@ -33,9 +34,7 @@ def renamed(card: str, name: str) -> str:
     """
     import yaml
 
-    found = _FRONT.match(card)
-    front = yaml.safe_load(found[1]) if found is not None else None
-    old = front.get(NAME_KEY) if isinstance(front, dict) else None
+    found, old = _FRONT.match(card), front_matter(card).get(NAME_KEY)
     if found is None or not isinstance(old, str):
         return card
     before, after = (yaml.safe_dump({NAME_KEY: one}, allow_unicode=True) for one in (old, name))
@@ -43,3 +42,19 @@ def renamed(card: str, name: str) -> str:
     loads = re.compile(rf"(\bSentenceTransformer\(|\bEmbedder\(|^name = ){re.escape(json.dumps(old))}", re.MULTILINE)
     body = loads.sub(lambda match: match[1] + json.dumps(name), body)
     return found[0].replace(before, after) + body
+
+
+def front_matter(card: str) -> dict[str, Any]:
+    r"""Return what a card says to the hub, between its first two lines of dashes; nothing where that cannot be read.
+
+    >>> front_matter("---\nlicense: mit\n---\n\n# small\n")
+    {'license': 'mit'}
+    """
+    import yaml
+
+    found = _FRONT.match(card)
+    try:
+        front = yaml.safe_load(found[1]) if found is not None else None
+    except yaml.YAMLError:
+        return {}
+    return front if isinstance(front, dict) else {}

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_jv5.data.cache import atomic_folder, write_json
+from lightning_jv5.export.card_name import front_matter
+from lightning_jv5.export.machine_paths import without_machine_paths
 from lightning_jv5.export.matryoshka_dims import matryoshka_dims
 from lightning_jv5.export.onnx_card import DESCRIPTION, onnx_card
 from lightning_jv5.export.onnx_graph import (
@@ -21,6 +23,7 @@ from lightning_jv5.export.onnx_graph import (
 )
 from lightning_jv5.export.output_folder import check_output
 from lightning_jv5.export.sentence_transformers_layout import tokenizer_of
+from lightning_jv5.models.adapter_folders import AdapterFolders
 from lightning_jv5.models.backbone import quiet_transformers, resolve_path
 from lightning_jv5.models.embedder import Embedder
 from lightning_jv5.models.lora import merge_adapter
@@ -164,7 +167,8 @@ def export_onnx(
             "compared_texts": len(sample),
         }
         write_json(building / DESCRIPTION, description)
-        (building / CARD).write_text(onnx_card(description), encoding="utf-8")
+        card = onnx_card(description, folder.resolve().name, _said_of(model))
+        (building / CARD).write_text(card, encoding="utf-8")
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     return ExportedOnnx(folder, task, files, len(sample), difference, **measured.get(INT8, {}))
 
@@ -179,10 +183,20 @@ def _sample(texts: str | None) -> list[str]:
     file = Path(texts)
     if not file.is_file():
         raise ValueError(f"Got texts {texts!r}, but there is no such file. Give one with a text in each line.")
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").split("\n")]
     if not any(lines):
         raise ValueError(f"Got texts {texts!r}, a file without any text. Give one with a text in each line.")
     return [line for line in lines if line]
+
+
+def _said_of(model: str) -> dict[str, Any]:
+    """Return what the card of a model says to the hub; of a model on the hub, that it is the one."""
+    path = resolve_path(AdapterFolders(model).model or model)
+    if not Path(path).is_dir():
+        return {"base_model": path}
+    card = Path(path) / CARD
+    found = front_matter(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else {}
+    return {key: without_machine_paths(value) for key, value in found.items()}
 
 
 def _in_batches(run: Callable[[Sequence[Sequence[int]]], Tensor], token_ids: Sequence[Sequence[int]]) -> Tensor:

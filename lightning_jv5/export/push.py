@@ -15,8 +15,10 @@ from lightning_jv5.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lightning_jv5.models.model_folder import CARD
 from lightning_jv5.models.sentence_transformers_folder import read_sentence_transformers_folder
 
-_WEIGHTS = ("*.ckpt", "*.pt", "*.pth", "*.bin")  # pickles, which can run any code
-_TRAINING = (*_WEIGHTS, "optimizer*", "scheduler*", "rng_state*", "trainer_state.json", "events.out.tfevents*")
+_PICKLES = ("*.ckpt", "*.pt", "*.pth", "*.bin", "*.pkl", "*.pickle", "*.joblib")  # they can run any code
+_STATES = ("optimizer*", "scheduler*", "rng_state*", "trainer_state.json")
+_LOGS = ("*.log", "events.out.tfevents*")
+_TRAINING = (*_PICKLES, *_STATES, *_LOGS)
 _VOCABULARY = "tokenizer.json"  # its strings are tokens, some of which look like paths
 _REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 

@@ -137,7 +137,8 @@ def _read_texts(path: str | None, columns: dict[str, str] | None) -> tuple[Seque
             content = Path(path).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"Cannot read {path!r}: {error}. Give a UTF-8 file with a text in each line.") from error
-        lines = [line for line in content.splitlines() if line.strip()]
+        # Not splitlines(), to which a form feed ends a line, too
+        lines = [line for line in content.split("\n") if line.strip()]
         if not lines:
             raise ValueError(f"{path!r} has no text to search. Give a file with a text in each line.")
         return lines, hashlib.sha256(content.encode()).hexdigest()

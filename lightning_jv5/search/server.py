@@ -3,6 +3,7 @@
 import importlib.resources
 import ipaddress
 import json
+import socket
 import sys
 import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,7 +35,7 @@ class SearchServer(ThreadingHTTPServer):
 
     Args:
         searcher: Answers.
-        host: Where to listen.
+        host: Where to listen: a name or an address, of IPv6 too.
         port: Where to listen; 0 for any port that is free.
 
     Attributes:
@@ -50,14 +51,17 @@ class SearchServer(ThreadingHTTPServer):
         self.searcher, self.host = searcher, host
         if not 0 <= port <= 65535:
             raise ValueError(f"Got port {port}; need 1 to 65535, or 0 for any port that is free.")
+        address = host.strip("[]")
+        if ":" in address:
+            self.address_family = socket.AF_INET6
         try:
-            super().__init__((host, port), _Handler)
+            super().__init__((address, port), _Handler)
         except OSError as error:
             raise ValueError(
                 f"Cannot listen on {host}, port {port}: {error.strerror or error}. Is another server there? Name "
-                "another port, or 0 for any that is free."
+                "another port, or 0 for any that is free; and a host that this machine has."
             ) from error
-        self.url = f"http://{host}:{self.server_address[1]}/"
+        self.url = f"http://{f'[{address}]' if ':' in address else address}:{self.server_address[1]}/"
 
 
 def is_loopback(host: str) -> bool:
@@ -70,6 +74,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _name_of(host: str) -> str:
+    """Return the name in a ``Host`` header, without its port; nothing where there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # such as "["
+        return ""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -90,11 +102,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         # A foreign site may have its name point here, and its scripts would read the corpus
-        name = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
-        if is_loopback(self.server.host) and not is_loopback(name):
-            self._json({"error": f"Got a request for the host {name!r}; need one for localhost."}, 403)
+        host = self.headers.get("Host", "")
+        if is_loopback(self.server.host) and not is_loopback(_name_of(host)):
+            self._json({"error": f"Got a request for the host {host!r}; need one for localhost."}, 403)
             return
-        asked = urlsplit(self.path)
+        try:
+            asked = urlsplit(self.path)
+        except ValueError as error:
+            self._json({"error": f"Got the address {self.path!r}: {error}. There are /, /about and /search?q=..."}, 400)
+            return
         if asked.path in _FILES:
             file, kind = _FILES[asked.path]
             content = (importlib.resources.files(__package__) / "page" / file).read_bytes()

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from lightning_jv5.data import LocalFiles, Source
 from lightning_jv5.data.cache import fingerprint
 from lightning_jv5.data.embed_columns import embed_columns
-from lightning_jv5.data.vector_columns import PRECISIONS, sign_bits, unpack_signs, vectors
+from lightning_jv5.data.packed_codes import unpack_signs
+from lightning_jv5.data.vector_columns import PRECISIONS, sign_bits, vectors
 from lightning_jv5.data.vector_manifest import VectorManifest, read_manifest
 from tests.data.embed_runs import PROMPTS, OtherRows, TinyTuples, WatchedTeacher, embed_run, watched_teacher
 from tests.losses.loss_on_ranks import joined

@@ -39,6 +39,17 @@ def test_unpacking_gives_the_signs_that_a_binary_view_stores(dim: int) -> None:
     assert unpack_signs(with_dirty_padding(codes, dim), dim).equal(unpack_signs(codes, dim))
 
 
+@pytest.mark.parametrize("dim", [1, 7, 8, 9, 100])
+def test_bits_are_packed_from_the_highest_on_with_zero_as_positive(dim: int) -> None:
+    vectors = embeddings(6, dim, seed=0)
+    vectors[0, 0], vectors[1, 0] = 0.0, -0.0
+    codes = pack_signs(vectors)
+    for row, packed in zip(vectors.tolist(), codes.tolist(), strict=True):
+        bits = "".join("1" if number >= 0 else "0" for number in row).ljust(8 * len(packed), "0")
+        assert packed == [int(bits[at : at + 8], 2) for at in range(0, len(bits), 8)]
+    assert unpack_signs(codes, dim).equal(torch.where(vectors >= 0, 1.0, -1.0))
+
+
 def test_codes_are_those_of_numpy() -> None:
     vectors = embeddings(5, 100, seed=0)
     assert pack_signs(vectors.half()).numpy().tolist() == np.packbits(vectors.numpy() >= 0, axis=1).tolist()

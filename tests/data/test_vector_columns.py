@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_jv5.data.packed_codes import pack_signs
 from lightning_jv5.data.vector_columns import (
     PRECISIONS,
     StoredVectors,
     arrow_columns,
-    pack_signs,
     sign_bits,
     store,
-    unpack_signs,
     vectors,
 )
 
@@ -61,26 +60,14 @@ def test_a_zero_vector_is_zero_in_int8() -> None:
 
 
 @pytest.mark.parametrize("dim", [1, 7, 8, 9, 384])
-def test_sign_bits_are_packed_as_numpy_packs_them_with_zero_as_positive(dim: int) -> None:
+def test_sign_bits_are_read_as_they_were_packed(dim: int) -> None:
     embeddings = unit_rows(6, dim).float()
-    embeddings[0, 0], embeddings[1, 0] = 0.0, -0.0
-    codes = pack_signs(embeddings)
-    assert (codes.dtype, codes.shape) == (torch.uint8, (6, -(-dim // 8)))
-    for row, packed in zip(embeddings.tolist(), codes.tolist(), strict=True):
-        bits = "".join("1" if number >= 0 else "0" for number in row).ljust(8 * len(packed), "0")
-        assert packed == [int(bits[at : at + 8], 2) for at in range(0, len(bits), 8)]
-    assert torch.equal(unpack_signs(codes, dim), torch.where(embeddings >= 0, 1.0, -1.0))
-    assert torch.equal(sign_bits(table(embeddings, "binary"), "v"), codes)
+    assert torch.equal(sign_bits(table(embeddings, "binary"), "v"), pack_signs(embeddings))
 
 
-def test_dot_products_of_unpacked_signs_are_hamming_distances() -> None:
-    dim = 19
-    codes = pack_signs(unit_rows(9, dim))
-    differing = [
-        [sum((a ^ b).bit_count() for a, b in zip(x, y, strict=True)) for y in codes.tolist()] for x in codes.tolist()
-    ]
-    signs = unpack_signs(codes, dim)
-    assert torch.equal((dim - signs @ signs.T) / 2, torch.tensor(differing).float())
+def test_signs_of_what_is_not_finite_are_not_stored() -> None:
+    with pytest.raises(ValueError, match="Got embeddings that are not finite; need numbers with a sign"):
+        store(torch.tensor([[1.0, torch.nan]]), "binary")
 
 
 @pytest.mark.parametrize(
@@ -93,11 +80,6 @@ def test_bytes_of_a_vector_of_2560_dims(precision: Any, size: int) -> None:
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(ValueError, match="Got precision 'int4'; need one of float32, float16, int8, binary"):
         store(torch.eye(2), "int4")  # type: ignore[arg-type]
-
-
-def test_codes_of_another_dim_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"Got codes \(2, 1\) of torch.uint8 for dim 9; need uint8, \(texts, 2\)"):
-        unpack_signs(pack_signs(torch.eye(2)), 9)
 
 
 # Reading

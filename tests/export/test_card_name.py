@@ -34,7 +34,9 @@ def test_a_name_changes_where_it_is_that_of_the_model_and_nowhere_else() -> None
     assert renamed(expected, "query") == CARD
 
 
-@pytest.mark.parametrize("front", ["", "---\ntags: [a]\n---\n", "---\n---\n", "---\nmodel_name: [a]\n---\n"])
+@pytest.mark.parametrize(
+    "front", ["", "---\ntags: [a]\n---\n", "---\n---\n", "---\nmodel_name: [a]\n---\n", "---\na: [\n---\n"]
+)
 def test_a_card_of_somebody_else_stays_as_it_is(front: str) -> None:
     card = front + '# query\n\n```python\nmodel = SentenceTransformer("query")\n```\n'
     assert renamed(card, "my-team/x") == card

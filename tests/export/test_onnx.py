@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from lightning_jv5 import Embedder
 from lightning_jv5.cli import main
 from lightning_jv5.data import Docstrings
 from lightning_jv5.export import assemble, export_onnx, onnx
+from lightning_jv5.export.card_name import front_matter, renamed
 from lightning_jv5.export.push import files_to_push
 from lightning_jv5.losses import EmbeddingDistillation, Matryoshka
 from lightning_jv5.models import Projection
@@ -25,6 +28,14 @@ from tests.export.conftest import Stages
 from tests.tiny_models import TEXTS, save_tiny_sentence_transformer
 
 LONG = [*TEXTS, " ".join(TEXTS), "the red house " * 9, "a slow tree"]  # more than a batch
+
+
+SAID = {
+    "license": "apache-2.0",
+    "language": ["en"],
+    "base_model": "team/base",
+    "datasets": ["team/pairs", "/home/ada/more"],
+}
 
 
 @dataclass
@@ -44,7 +55,8 @@ class Exported:
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("texts") / "texts.txt"
-    file.write_text("\n".join([*LONG, "", "  "]))
+    # A form feed ends no line
+    file.write_text("\n".join([*LONG[:-1], LONG[-1].replace(" ", "\f"), "", "  "]))
     return str(file)
 
 
@@ -59,16 +71,18 @@ def exported(tmp_path_factory: pytest.TempPathFactory, texts: str) -> Exported:
         "model", prompts, {"query": 9, "document": 16}, 24, trained={"objective": describe(objective)}
     )
     (model / "lightning_jv5.json").write_text(json.dumps(described.to_plain()))
+    front = yaml.safe_dump({"model_name": "m", "tags": ["mine"], **SAID})
+    (model / "README.md").write_text(f"---\n{front}---\n\n# m\n")
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         main(["onnx", "--model", str(model), "--output", str(root / "onnx"), "--int8", "--texts", texts])
     return Exported(model, root / "onnx", printed.getvalue())
 
 
 def encoded_as_the_card_says(folder: Path, texts: list[str], role: str) -> Tensor:
-    """Run the code of the card, which knows nothing of PyTorch, in the folder."""
+    """Run the code of the card, which knows nothing of PyTorch, beside the folder."""
     [code] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert "torch" not in code
-    with contextlib.chdir(folder):
+    with contextlib.chdir(folder.parent):
         names: dict[str, Any] = {}
         exec(code, names)
         found: np.ndarray = names["encode"](texts, role)
@@ -82,6 +96,48 @@ def test_the_code_of_the_card_gives_the_embeddings_of_an_encoder(exported: Expor
     for text, one in zip(LONG, expected, strict=True):
         alone = encoded_as_the_card_says(exported.folder, [text], role)
         torch.testing.assert_close(alone[0], one, rtol=0, atol=1e-5)
+
+
+def test_the_card_names_the_graph_and_what_the_models_card_says_of_its_rights_and_making(
+    exported: Exported, decoder: Exported
+) -> None:
+    card = (exported.folder / "README.md").read_text()
+    assert front_matter(card) == {
+        "model_name": "onnx",
+        **SAID,
+        "datasets": ["team/pairs", "more"],
+        "pipeline_tag": "feature-extraction",
+        "tags": ["onnx", "feature-extraction", "sentence-similarity"],
+    }
+    assert "\n# onnx\n" in card
+    assert "## License" not in card
+    unlicensed = (decoder.folder / "README.md").read_text()
+    assert "license" not in front_matter(unlicensed)
+    assert "## License\n\nNot stated" in unlicensed
+
+
+def test_the_base_of_a_graph_of_a_model_on_the_hub_is_that_model() -> None:
+    assert onnx._said_of("team/small") == {"base_model": "team/small"}
+
+
+def test_the_card_that_is_pushed_loads_the_graph_from_the_hub(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def snapshot_download(name: str) -> str:
+        asked.append(name)
+        return str(exported.folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    card = renamed((exported.folder / "README.md").read_text(), "team/small-onnx")
+    assert "\n# team/small-onnx\n" in card
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    (place / "README.md").write_text(card)
+    expected = Embedder(str(exported.model)).encode(TEXTS)
+    torch.testing.assert_close(encoded_as_the_card_says(place, TEXTS, "document"), expected, rtol=0, atol=1e-5)
+    assert asked == ["team/small-onnx"]
 
 
 def test_onnx_json_says_how_to_use_the_graph(exported: Exported) -> None:

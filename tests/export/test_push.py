@@ -153,6 +153,10 @@ def test_a_folder_without_a_card_is_refused(model: Path, content: str | None) ->
         "optimizer_0/state.safetensors",
         "trainer_state.json",
         "events.out.tfevents.1",
+        "optim.pkl",
+        "state.pickle",
+        "scaler.joblib",
+        "run.log",
     ],
 )
 def test_checkpoints_optimizer_states_logs_and_pickles_are_refused(model: Path, name: str) -> None:

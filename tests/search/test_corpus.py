@@ -63,6 +63,11 @@ def test_lines_of_a_text_file_are_texts(folder: Path, encoder: Encoder) -> None:
     assert list(open_corpus("lines.txt", encoder).texts) == ["the cat", "  a dog "]
 
 
+def test_only_the_end_of_a_line_ends_a_text(folder: Path, encoder: Encoder) -> None:
+    Path("lines.txt").write_bytes("the\fcat\u2028and\x85a\x1cdog\r\na tree\r\n".encode())
+    assert list(open_corpus("lines.txt", encoder).texts) == ["the\fcat\u2028and\x85a\x1cdog", "a tree"]
+
+
 def test_docstrings_are_searched_by_default(folder: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         module, "Docstrings", lambda split, rows: Docstrings(split, rows=8, packages=["peft"], heldout=10)

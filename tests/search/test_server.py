@@ -2,10 +2,13 @@ import http.client
 import importlib.resources
 import json
 import re
+import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 from typing import Any
 from urllib.parse import quote
+from urllib.request import urlopen
 
 import pytest
 
@@ -95,11 +98,18 @@ def test_what_is_wrong_with_a_request_is_said(server: SearchServer, path: str, s
 
 
 def test_names_of_other_sites_that_point_here_are_refused(server: SearchServer) -> None:
-    for name in ("evil.example", "127.0.0.1.evil.example", ""):
+    for name in ("evil.example", "127.0.0.1.evil.example", "", "[", "[::1", "[x]", "a]b"):
         status, content, _ = get(server, "/search?q=a", {"Host": name})
         assert (status, "need one for localhost" in content) == (403, True)
     for name in ("localhost:9999", "127.0.0.1", "[::1]:80"):
         assert get(server, "/about", {"Host": name})[0] == 200
+
+
+@pytest.mark.parametrize("name", ["[", "[::1"])
+def test_a_host_that_is_none_is_no_failure(server: SearchServer, capfd: pytest.CaptureFixture[str], name: str) -> None:
+    assert get(server, "/", {"Host": name})[0] == 403
+    assert get(server, f"HTTP://{name}/")[0] == 400  # in capitals, as the client reads the others itself
+    assert not capfd.readouterr().err
 
 
 def test_a_failure_is_told_in_the_terminal_not_in_the_page(
@@ -120,6 +130,26 @@ def test_only_this_machine_is_let_in_by_default(server: SearchServer) -> None:
     assert server.url == f"http://127.0.0.1:{server.server_address[1]}/"
     assert [is_loopback(host) for host in ("localhost", "::1", "127.0.0.2")] == [True] * 3
     assert [is_loopback(host) for host in ("0.0.0.0", "10.0.0.1", "localhost.example", "")] == [False] * 4
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_this_machine_can_be_named_by_its_address_of_ipv6(searcher: Searcher, host: str) -> None:
+    with SearchServer(searcher, host, port=0) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            assert server.url == f"http://[::1]:{server.server_address[1]}/"
+            assert urlopen(f"{server.url}about", timeout=20).status == 200
+            assert get(server, "/about", {"Host": "evil.example"})[0] == 403
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_host_that_this_machine_is_not_is_refused(searcher: Searcher) -> None:
+    with pytest.raises(ValueError, match=r"Cannot listen on 192\.0\.2\.1.*and a host that this machine has"):
+        SearchServer(searcher, "192.0.2.1", port=0)
 
 
 def test_a_port_that_is_taken_is_named(server: SearchServer, searcher: Searcher) -> None:
