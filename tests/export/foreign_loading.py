@@ -33,14 +33,14 @@ _EXTRA = {"model_type", "architectures", "task_names", "is_decoder", "transforme
 
 def cases(encode: Callable[..., Any], tokenizer: Any, texts: list[str]) -> dict[str, Tensor]:
     """All that is compared of one task; ``encode`` takes a role, and options as ``SentenceTransformer.encode`` does."""
-    found = {}
+    found, written = {}, tokenizer.padding_side
     for role in ("query", "document"):
         for name, options in OPTIONS.items():
             found[f"{role}{name}"] = torch.as_tensor(encode(role, **options))
         tokenizer.padding_side = "left"
         assert tokenizer(texts, padding=True)["attention_mask"][1][0] == 0
         found[f"{role}/left"] = torch.as_tensor(encode(role))
-        tokenizer.padding_side = "right"
+        tokenizer.padding_side = written
     return found
 
 
