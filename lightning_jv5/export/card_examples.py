@@ -25,6 +25,7 @@ def examples(folder: Path, layout: str, written: Written, *, name: str, dims: Se
         dims: Dimensions to which embeddings may be cut.
     """
     quoted, task = json.dumps(name), json.dumps(next(iter(written.adapters), ""))
+    prompt = next(iter(written.adapters.values()), written.model).prompts["document"]  # the task's, not the shared one
     smaller = [dim for dim in dims if dim < written.model.dim]
     found: list[tuple[str, str]] = []
     if layout in ("stage", "merged", "assembled"):
@@ -38,13 +39,13 @@ def examples(folder: Path, layout: str, written: Written, *, name: str, dims: Se
         found.append((intro, _switching(quoted, task)))
     settings = read_sentence_transformers_folder(str(folder))  # transformers alone knows of no layers after pooling
     if layout in ("switching", "assembled") and settings is not None and not settings.dense:
-        found.append(("With transformers and PEFT:", _peft(quoted, task, settings, written)))
+        found.append(("With transformers and PEFT:", _peft(quoted, task, prompt, settings)))
     if layout == "jina_v5" and settings is not None and not settings.dense:
         intro = (
             "An engine that knows the layout is told the task (vLLM: `jina_task` among its `--hf-overrides`). What it "
             "does, with safetensors and transformers alone:"
         )
-        found.append((intro, _merging(quoted, task, settings, written)))
+        found.append((intro, _merging(quoted, task, prompt, settings)))
     if layout != "jina_v5":
         found.append(("With lightning_jv5:", _lightning_jv5(quoted, task if written.adapters else None)))
     return "\n\n".join(f"{intro}\n\n{fenced(program, 'python')}" for intro, program in found)
@@ -56,7 +57,8 @@ from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer({name})
 {_TEXTS}
-print(model.similarity(model.encode_query(queries), model.encode_document(documents)))
+query_embeddings, embeddings = model.encode_query(queries), model.encode_document(documents)
+print(model.similarity(query_embeddings, embeddings))
 """
     if smaller:
         program += f"short = model.encode_document(documents, truncate_dim={smaller[0]}, normalize_embeddings=True)\n"
@@ -70,12 +72,12 @@ from sentence_transformers import SentenceTransformer
 model = SentenceTransformer({name}, trust_remote_code=True)
 {_TEXTS}
 query_embeddings = model.encode(queries, task={task}, prompt_name="query")
-print(model.similarity(query_embeddings, model.encode(documents, task={task}, prompt_name="document")))
+embeddings = model.encode(documents, task={task}, prompt_name="document")
+print(model.similarity(query_embeddings, embeddings))
 """.lstrip()
 
 
-def _peft(name: str, task: str, settings: SentenceTransformersFolder, written: Written) -> str:
-    prompt = next(iter(written.adapters.values())).prompts["document"]
+def _peft(name: str, task: str, prompt: str, settings: SentenceTransformersFolder) -> str:
     return f"""
 import torch
 from peft import PeftModel
@@ -89,7 +91,7 @@ model = PeftModel.from_pretrained(model, name, task, subfolder=f"adapters/{{task
 """.lstrip()
 
 
-def _merging(name: str, task: str, settings: SentenceTransformersFolder, written: Written) -> str:
+def _merging(name: str, task: str, prompt: str, settings: SentenceTransformersFolder) -> str:
     return f"""
 import json
 from pathlib import Path
@@ -118,7 +120,7 @@ model = AutoModel.from_config(config, dtype=torch.float32).eval()
 model.load_state_dict(weights)
 
 tokenizer = AutoTokenizer.from_pretrained(folder)
-{_embedded(written.prompts["document"], settings)}
+{_embedded(prompt, settings)}
 """.lstrip()
 
 
@@ -129,7 +131,9 @@ from lightning_jv5 import Embedder
 
 embedder = Embedder({name})
 {_TEXTS}
-print(embedder.encode(queries, "query"{chosen}) @ embedder.encode(documents, "document"{chosen}).T)
+query_embeddings = embedder.encode(queries, "query"{chosen})
+embeddings = embedder.encode(documents, "document"{chosen})
+print(query_embeddings @ embeddings.T)
 """.lstrip()
 
 

@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -10,14 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from sentence_transformers.util.quantization import quantize_embeddings
 from torch import Tensor
 
 from lightning_jv5 import Embedder
 from lightning_jv5.cli import main
+from lightning_jv5.encoder import Encoder
 from lightning_jv5.export import convert, export
 from tests.export import foreign_loading
 from tests.export.assembled import FAMILIES, PROMPTS, write_assembled
-from tests.export.foreign_loading import DIM, IDS
+from tests.export.foreign_loading import IDS, OPTIONS
 from tests.stages import write_stages
 from tests.tiny_models import TEXTS
 
@@ -82,14 +85,26 @@ class Converted:
     def layout(self, family: str, name: str) -> Path:
         return self.folder / family / name
 
+    def check(self, loaded: str, expected: str) -> None:
+        """Compare all that was computed of one task: floats, and their codes, of which int8 may round apart."""
+        for role in ("query", "document"):
+            for name, most in {"": 1e-5, "/short": 1e-5, "/bits": 0, "/signed_bits": 0, "/int8": 1}.items():
+                case = f"{role}{name}"
+                found, ours = self.found[f"{loaded}/{case}"], self.expected[f"{expected}/{case}"]
+                assert found.dtype == ours.dtype
+                torch.testing.assert_close(found.float(), ours.float(), rtol=0, atol=most, msg=f"{loaded}: {case}")
+
 
 def computed_here(family: str, assembled: str) -> dict[str, Tensor]:
-    expected = {}
+    expected: dict[str, Tensor] = {}
     for task in PROMPTS:
         embedder = Embedder(assembled, task=task)
+        encode = functools.partial(Encoder(embedder, "cpu").encode, TEXTS, convert_to_tensor=True)
         for role in ("query", "document"):
-            expected[f"{family}/{task}/{role}"] = embedder.encode(TEXTS, role)
-        expected[f"{family}/{task}/short"] = embedder.encode(TEXTS, truncate_dim=DIM)
+            cases = {name: encode(role, **options) for name, options in OPTIONS.items() if name != "/int8"}
+            # Its ranges are those of the texts of a call, which ours are not
+            cases["/int8"] = torch.tensor(quantize_embeddings(cases[""].numpy(), precision="int8"))
+            expected |= {f"{family}/{task}/{role}{name}": tensor for name, tensor in cases.items()}
         with torch.no_grad():
             expected[f"{family}/{task}/tokens"] = embedder.backbone(input_ids=torch.tensor(IDS)).last_hidden_state
     return expected
@@ -111,7 +126,9 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Converted:
             convert(assembled, str(made / "out" / family / name), layout, task=task)
             one_by_one = tasks if layout == "jina_v5" else [task]
             jobs += [[family, layout, each, str(moved / family / name)] for each in one_by_one]
-        jobs += [[family, "peft", task, str(moved / family / "switching")] for task in tasks]
+        jobs.append([family, "assembled", None, str(moved / family / "assembled")])
+        for kept in ("switching", "assembled"):
+            jobs += [[family, f"peft-{kept}", task, str(moved / family / kept)] for task in tasks]
     shutil.move(made / "out", moved)
     for family in FAMILIES:
         shutil.move(made / family / "assembled", moved / family / "assembled")
@@ -122,7 +139,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Converted:
     (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
     jobs.append(["eurobert", "hub", None, "ada/tiny"])
     plan, output = moved / "jobs.json", moved / "found.safetensors"
-    plan.write_text(json.dumps({"jobs": jobs, "texts": TEXTS}))
+    plan.write_text(json.dumps({"jobs": jobs, "texts": TEXTS, "prompts": PROMPTS}))
     run_without_lightning_jv5([str(Path(foreign_loading.__file__)), str(plan), str(output)], moved)
     return Converted(moved, expected, load_file(output))
 

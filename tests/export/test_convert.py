@@ -7,7 +7,7 @@ import torch
 from lightning_jv5 import Embedder
 from lightning_jv5.cli import main
 from lightning_jv5.export import convert
-from tests.export.assembled import FAMILIES, PROMPTS, texts_below
+from tests.export.assembled import FAMILIES, PROMPTS, read, texts_below
 from tests.export.conftest import Converted, Stages
 from tests.tiny_models import TEXTS
 
@@ -24,6 +24,43 @@ def test_what_is_compared_differs_between_tasks_and_roles(converted: Converted, 
     apart = [(one - other).abs().max().item() for place, one in enumerate(everything) for other in everything[:place]]
     assert sorted(apart)[0] < 1e-6  # clustering has one prompt for both roles
     assert sorted(apart)[1] > 1e-2
+
+
+# Loading a moved folder as others do
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_assembled_folder_loads_with_sentence_transformers_and_peft(converted: Converted, family: str) -> None:
+    converted.check(f"{family}/assembled/None", f"{family}/None")
+    for task in TASKS:
+        converted.check(f"{family}/peft-assembled/{task}", f"{family}/{task}")
+
+
+def ways_to_load(family: str) -> dict[str, str]:
+    """All that was loaded of a family, and what it is compared to."""
+    found = {f"{family}/assembled/None": f"{family}/None", f"{family}/switching/None/None": f"{family}/None"}
+    layouts = ["merged", "switching/None", "peft-switching", "peft-assembled"]
+    layouts += ["jina_v5"] * (family in ("qwen3", "eurobert"))
+    return found | {f"{family}/{layout}/{task}": f"{family}/{task}" for layout in layouts for task in TASKS}
+
+
+@pytest.mark.parametrize("family", ["modernbert", "eurobert", "qwen3"])
+def test_a_tokenizer_that_pads_left_changes_nothing_where_positions_are_relative(
+    converted: Converted, family: str
+) -> None:
+    for loaded, expected in ways_to_load(family).items():
+        for role in ("query", "document"):
+            close(converted.found[f"{loaded}/{role}/left"], converted.expected[f"{expected}/{role}"])
+
+
+def test_a_written_tokenizer_pads_right_as_absolute_positions_need_it(converted: Converted) -> None:
+    assert FAMILIES["bert"].padding_side == "left"  # the tokenizer that the folders were made with
+    for loaded, expected in ways_to_load("bert").items():
+        apart = converted.found[f"{loaded}/query/left"] - converted.expected[f"{expected}/query"]
+        assert apart.abs().max() > 1e-2
+    for family in FAMILIES:
+        for file in (converted.folder / family).glob("*/tokenizer_config.json"):
+            assert read(file)["padding_side"] == "right"
 
 
 # Loading a moved folder as this package does

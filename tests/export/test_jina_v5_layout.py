@@ -11,9 +11,8 @@ from tests.export.test_convert import TASKS, close
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("family", ["qwen3", "eurobert"])
-def test_an_engine_that_merges_as_it_loads_gets_our_token_embeddings(
-    converted: Converted, family: str, task: str
-) -> None:
+def test_an_engine_that_merges_as_it_loads_gets_our_embeddings(converted: Converted, family: str, task: str) -> None:
+    converted.check(f"{family}/jina_v5/{task}", f"{family}/{task}")
     close(converted.found[f"{family}/jina_v5/{task}/tokens"], converted.expected[f"{family}/{task}/tokens"])
 
 

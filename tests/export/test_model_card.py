@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import re
@@ -9,17 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
+from torch import Tensor
 
+from lightning_jv5 import Embedder
 from lightning_jv5.data.cache import write_json
+from lightning_jv5.data.packed_codes import pack_signs
 from lightning_jv5.export import assemble, convert
 from lightning_jv5.export.adapters_layout import Written
 from lightning_jv5.export.model_card import read_written, write_model_card
+from tests.export import foreign_programs
+from tests.export.assembled import FAMILIES
 from tests.export.conftest import Converted, Stages, run_without_lightning_jv5
 from tests.export.test_convert import TASKS
 
 ROOT = Path(__file__).parent.parent.parent
 LAYOUTS = ["stage", "assembled", "merged", "switching", "jina_v5"]
+WAYS = ("lightning_jv5", "PeftModel", "load_file", "SentenceTransformer")  # what tells each program from the others
 RESULTS = {
     "main_metrics": {"pairs": "ndcg@10", "a|b": "map"},
     "scores": {"student": {"pairs": 0.5, "a|b": 0.25}, "retrieval": {"pairs": 0.75, "a|b": 0.5}},
@@ -56,21 +65,66 @@ def programs(folder: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", read_card(folder)[1], re.DOTALL | re.MULTILINE)
 
 
-def test_every_program_of_every_card_runs(cards: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs, ours = [], []
-    for layout, folder in cards.items():
+@pytest.fixture(scope="module")
+def computed(cards: dict[str, Path], converted: Converted) -> dict[tuple[str, str], dict[str, Tensor]]:
+    """What each program computes, by folder and way to load it, where the folder lies in the working folder.
+
+    The folders: one of each layout with trained weights, and those of each family, whose tasks have their own prompts.
+    """
+    folders = {f"trained/{layout}": folder for layout, folder in cards.items()}
+    for family in FAMILIES:
+        with_cards = (card.parent for card in (converted.folder / family).glob("*/README.md"))
+        folders |= {f"{family}/{folder.name}": folder for folder in with_cards}
+    found: dict[tuple[str, str], dict[str, Tensor]] = {}
+    theirs: dict[str, tuple[str, str]] = {}
+    for name, folder in folders.items():
         for program in programs(folder):
-            (ours if "lightning_jv5" in program else theirs).append((layout, program))
-    assert [layout for layout, _ in theirs] == ["stage", *["assembled"] * 2, "merged", *["switching"] * 2, "jina_v5"]
-    assert [layout for layout, _ in ours] == ["stage", "assembled", "merged", "switching"]
+            way = next(way for way in WAYS if way in program)
+            assert f"{name}/{way}" not in theirs
+            if way == "lightning_jv5":
+                with contextlib.chdir(folder.parent):
+                    found[name, way] = foreign_programs.run(program)
+            else:
+                theirs[f"{name}/{way}"] = str(folder.parent), program
     home = cards["stage"].parent
-    monkeypatch.chdir(home)
-    for _, program in ours:
-        exec(program, {})
     (home / "programs.json").write_text(json.dumps(theirs))
-    runner = "import json, sys\nfor _, program in json.load(open('programs.json')):\n    exec(program, {})\n"
-    check = "assert 'lightning_jv5' not in sys.modules\nprint('all of them')"
-    assert run_without_lightning_jv5(["-c", runner + check], home).endswith("all of them\n")
+    words = [str(Path(foreign_programs.__file__)), str(home / "programs.json"), str(home / "found.safetensors")]
+    run_without_lightning_jv5(words, home)
+    for key, tensor in load_file(home / "found.safetensors").items():
+        family, layout, way, kept = key.split("/")
+        found.setdefault((f"{family}/{layout}", way), {})[kept] = tensor
+    return found
+
+
+def test_every_way_to_load_a_layout_has_a_program(computed: dict[tuple[str, str], dict[str, Tensor]]) -> None:
+    plain, adapters = {"SentenceTransformer", "lightning_jv5"}, {"SentenceTransformer", "PeftModel", "lightning_jv5"}
+    layouts = {"assembled": adapters, "switching": adapters, "jina_v5": {"load_file"}}
+    expected = {"trained/stage": plain, "trained/merged": plain}
+    expected |= {f"{family}/{layout}": ways for family in ("trained", *FAMILIES) for layout, ways in layouts.items()}
+    expected |= {f"{family}/merged-{task}": plain for family in FAMILIES for task in TASKS}
+    del expected["bert/jina_v5"], expected["modernbert/jina_v5"]  # which the layout does not have
+    assert computed.keys() == {(name, way) for name, ways in expected.items() for way in ways}
+
+
+def test_the_programs_of_a_card_compute_our_embeddings(
+    computed: dict[tuple[str, str], dict[str, Tensor]], cards: dict[str, Path], converted: Converted
+) -> None:
+    queries, documents = ["where is the cat?"], ["The cat sat on the mat.", "A dog runs fast."]
+    for (name, way), found in computed.items():
+        family, layout = name.split("/")
+        source = cards["assembled"] if family == "trained" else converted.layout(family, "assembled")
+        task = {"stage": None, "merged": "retrieval", "merged-retrieval": "retrieval"}.get(layout, "clustering")
+        embedder = Embedder(str(source), task=None if (layout, way) == ("assembled", "SentenceTransformer") else task)
+        expected = {"embeddings": embedder.encode(documents, "document")}
+        if way not in ("PeftModel", "load_file"):
+            expected["query_embeddings"] = embedder.encode(queries, "query")
+        if way == "SentenceTransformer" and layout != "switching":
+            expected["bits"] = pack_signs(expected["embeddings"])
+        if (name, way) == ("trained/stage", "SentenceTransformer"):
+            expected["short"] = embedder.encode(documents, "document", truncate_dim=8)
+        assert found.keys() == expected.keys(), (name, way)
+        for kept, tensor in expected.items():
+            torch.testing.assert_close(found[kept], tensor, rtol=0, atol=1e-5, msg=f"{name} by {way}: {kept}")
 
 
 def test_the_programs_of_a_card_run_by_the_models_name_on_the_hub(converted: Converted, tmp_path: Path) -> None:

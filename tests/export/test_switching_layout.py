@@ -14,12 +14,9 @@ from tests.export.test_convert import TASKS, close
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sentence_transformers_switches_between_tasks(converted: Converted, family: str) -> None:
-    for task in TASKS:
-        for kind in ("query", "document", "short"):
-            found = converted.found[f"{family}/switching/None/{task}/{kind}"]
-            close(found, converted.expected[f"{family}/{task}/{kind}"])
-    for role in ("query", "document"):
-        close(converted.found[f"{family}/switching/None/none/{role}"], converted.expected[f"{family}/None/{role}"])
+    for task in (*TASKS, None):
+        converted.check(f"{family}/switching/None/{task}", f"{family}/{task}")
+    close(converted.found[f"{family}/switching/None/default"], converted.expected[f"{family}/None/document"])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -66,7 +63,8 @@ def test_a_task_that_is_not_there_is_refused_in_the_folder_too(converted: Conver
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_transformers_and_peft_read_the_folder(converted: Converted, family: str, task: str) -> None:
-    close(converted.found[f"{family}/peft/{task}/tokens"], converted.expected[f"{family}/{task}/tokens"])
+    converted.check(f"{family}/peft-switching/{task}", f"{family}/{task}")
+    close(converted.found[f"{family}/peft-switching/{task}/tokens"], converted.expected[f"{family}/{task}/tokens"])
 
 
 def test_the_task_of_calls_that_name_none_can_be_chosen(converted: Converted, tmp_path: Path) -> None:
