@@ -12,6 +12,7 @@ import torch
 from lightning_jv5.data.cache import write_json
 from lightning_jv5.export.adapters_layout import Written, write_model_and_adapters
 from lightning_jv5.export.model_parts import ModelParts
+from lightning_jv5.export.output_folder import JINA_ARCHITECTURE
 from lightning_jv5.models.lora import ADAPTER_CONFIG
 from lightning_jv5.models.model_folder import ADAPTERS
 
@@ -50,7 +51,7 @@ def write_jina_v5(parts: ModelParts, folder: Path, *, task: str | None, dtype: t
             "layout switching."
         )
     config |= {
-        "architectures": ["JinaEmbeddingsV5Model"],
+        "architectures": [JINA_ARCHITECTURE],
         "model_type": "jina_embeddings_v5",
         "task_names": parts.tasks,
         "is_decoder": IS_DECODER[config["model_type"]],

@@ -133,6 +133,6 @@ def test_an_output_that_is_there_is_replaced_only_where_asked(converted: Convert
     with pytest.raises(ValueError, match=r"which is there already. Choose another, or set overwrite"):
         convert(model, str(tmp_path), "merged", task="retrieval")
     assert (tmp_path / "mine.txt").is_file()
-    (tmp_path / "lightning_jv5.json").write_text("{}")
+    (tmp_path / "mine.txt").rename(tmp_path / "lightning_jv5.json")
     convert(model, str(tmp_path), "merged", task="retrieval", overwrite=True)
-    assert not (tmp_path / "mine.txt").exists()
+    assert (tmp_path / "lightning_jv5.json").read_text() != "precious"
