@@ -11,7 +11,7 @@ from lightning_jv5.data.cache import atomic_folder
 from lightning_jv5.export.adapters_layout import Written
 from lightning_jv5.export.jina_v5_layout import write_jina_v5
 from lightning_jv5.export.machine_paths import TRAINING_CONFIG, copy_plain, write_description
-from lightning_jv5.export.merged_layout import write_merged
+from lightning_jv5.export.merged_layout import MERGED_TASK, write_merged
 from lightning_jv5.export.model_card import SCORE_FILES, write_model_card
 from lightning_jv5.export.model_parts import ModelParts, read_model_parts
 from lightning_jv5.export.output_folder import check_output
@@ -121,10 +121,10 @@ def convert(
         parts.adapters.folder(task)  # refuses a task that there is none of
     with atomic_folder(folder, replace=overwrite) as building:
         written = LAYOUTS[layout](parts, building, task=task, dtype=DTYPES[dtype])
-        merged = written.model.trained.get("merged_task")
-        tasks = [str(merged)] if merged else parts.tasks
-        copy_plain(parts.model / TRAINING_CONFIG, building / TRAINING_CONFIG)
-        if merged:
+        tasks = [str(written.model.trained[MERGED_TASK])] if layout == "merged" else parts.tasks
+        for config in parts.model.glob(f"*{TRAINING_CONFIG}"):  # several, if the model has a task merged already
+            copy_plain(config, building / config.name)
+        if layout == "merged":
             copy_plain(parts.adapters.folder(tasks[0]) / TRAINING_CONFIG, building / f"{tasks[0]}_{TRAINING_CONFIG}")
         for file in SCORE_FILES:
             copy_plain(parts.folder / file, building / file)

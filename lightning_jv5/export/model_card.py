@@ -14,6 +14,7 @@ from lightning_jv5.export.card_name import NAME_KEY
 from lightning_jv5.export.machine_paths import TRAINING_CONFIG, without_machine_paths
 from lightning_jv5.export.markdown import code, escaped, fenced, table
 from lightning_jv5.export.matryoshka_dims import matryoshka_dims
+from lightning_jv5.export.merged_layout import MERGED_TASK
 from lightning_jv5.export.output_folder import MADE_WITH
 from lightning_jv5.models.model_folder import ADAPTERS, CARD, ModelFolder, adapters_in, read_model_folder
 
@@ -183,11 +184,12 @@ def _prompts(written: Written) -> str:
 
 
 def _configs(folder: Path) -> dict[str, Any]:
-    """Return the training configs in a folder, by task; that of the model by the empty name."""
+    """Return the training configs in a folder, by adapter; that of the model by the empty name."""
     import yaml
 
     files = {"": folder / TRAINING_CONFIG}
-    files |= {file.name.removesuffix(f"_{TRAINING_CONFIG}"): file for file in folder.glob(f"*_{TRAINING_CONFIG}")}
+    merged = {file.name.removesuffix(f"_{TRAINING_CONFIG}"): file for file in folder.glob(f"*_{TRAINING_CONFIG}")}
+    files |= {_merged(task): file for task, file in merged.items()}
     files |= {file.parent.name: file for file in sorted(folder.glob(f"{ADAPTERS}/*/{TRAINING_CONFIG}"))}
     plain = {name: yaml.safe_load(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
     return {name: without_machine_paths(config) for name, config in plain.items()}
@@ -196,10 +198,7 @@ def _configs(folder: Path) -> dict[str, Any]:
 def _training(folder: Path, written: Written, configs: Mapping[str, Any]) -> str:
     import yaml
 
-    merged = written.model.trained.get("merged_task")
-    of_model: Any = written.model.trained.get("model", {}) if merged else written.model.trained
-    trained = {"": of_model} | ({str(merged): written.model.trained} if merged else {})
-    trained |= {task: one.trained for task, one in written.adapters.items()}
+    trained = _trained(written.model.trained) | {task: one.trained for task, one in written.adapters.items()}
     sections = []
     for name in dict.fromkeys([*configs, *trained]):
         made, lines = trained.get(name, {}), []
@@ -222,6 +221,17 @@ def _training(folder: Path, written: Written, configs: Mapping[str, Any]) -> str
     if files := sorted(path.relative_to(folder).as_posix() for path in folder.rglob(f"*{TRAINING_CONFIG}")):
         sections.append(f"All settings: {', '.join(map(code, files))}.")
     return "\n\n".join(sections) or "Not recorded."
+
+
+def _trained(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said of the training of a model, by the empty name, and of the adapters merged into it before."""
+    if MERGED_TASK not in model:
+        return {"": model}
+    return _trained(model["model"]) | {_merged(model[MERGED_TASK]): model}
+
+
+def _merged(task: str) -> str:
+    return f"{task}, merged"
 
 
 def _sources(config: Any) -> Iterator[tuple[str, dict[str, Any]]]:
