@@ -16,10 +16,8 @@ from lightning_jv5.export.markdown import code, escaped, fenced, table
 from lightning_jv5.export.matryoshka_dims import matryoshka_dims
 from lightning_jv5.export.merged_layout import MERGED_TASK
 from lightning_jv5.export.output_folder import MADE_WITH
+from lightning_jv5.export.score_files import RESULTS, SCORES
 from lightning_jv5.models.model_folder import ADAPTERS, CARD, ModelFolder, adapters_in, read_model_folder
-
-RESULTS, SCORES = "results.json", "scores.json"  # what recipe measured; what validate or test did
-SCORE_FILES = (RESULTS, SCORES)
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SOURCE_SETTINGS = ("path", "paths", "name", "split", "rows")
@@ -46,7 +44,8 @@ def write_model_card(
     """Write ``README.md`` from what a model folder says of itself.
 
     Args:
-        folder: The model folder; its training configs, ``results.json`` and ``scores.json`` are told of.
+        folder: The model folder; its training configs, ``results.json``, ``scores.json`` and its adapters'
+            ``scores.json`` are told of.
         layout: ``"stage"``, ``"assembled"``, ``"merged"``, ``"switching"`` or ``"jina_v5"``.
         written: What the model and its adapters are.
         name: What to call the model, and what the examples load.
@@ -283,17 +282,22 @@ def _scores(folder: Path) -> str:
         ]
         tables += [table([*map(escaped, header)], [[*map(escaped, row)] for row in rows])] if metrics else []
     if (folder / SCORES).is_file():
-        found = json.loads((folder / SCORES).read_text(encoding="utf-8"))
-        rows = [
-            [str(one[key]) for key in ("task", "dim", "precision")] + [metric, _number(value)]
-            for one in found["scores"]
-            for metric, value in one["values"].items()
-            if metric == one.get("main_metric", metric)
-        ]
-        tables.append(
-            table(["task", "dimensions", "precision", "measure", "score"], [[*map(escaped, row)] for row in rows])
-        )
+        tables.append(_scores_table(folder / SCORES))
+    for task, adapter in adapters_in(folder).items():
+        if (adapter / SCORES).is_file():
+            tables.append(f"The adapter {escaped(task)}:\n\n{_scores_table(adapter / SCORES)}")
     return "\n\n".join(tables)
+
+
+def _scores_table(file: Path) -> str:
+    found = json.loads(file.read_text(encoding="utf-8"))
+    rows = [
+        [str(one[key]) for key in ("task", "dim", "precision")] + [metric, _number(value)]
+        for one in found["scores"]
+        for metric, value in one["values"].items()
+        if metric == one.get("main_metric", metric)
+    ]
+    return table(["task", "dimensions", "precision", "measure", "score"], [[*map(escaped, row)] for row in rows])
 
 
 def _number(value: float | None) -> str:
