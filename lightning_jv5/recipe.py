@@ -16,8 +16,9 @@ from lightning_jv5.config_files import check_keys, find_config
 from lightning_jv5.data.cache import atomic_folder, fingerprint, write_json
 from lightning_jv5.export import assemble, export
 from lightning_jv5.export.machine_paths import forget_machine
-from lightning_jv5.export.model_card import RESULTS, read_written, write_model_card
+from lightning_jv5.export.model_card import read_written, write_model_card
 from lightning_jv5.export.output_folder import check_output
+from lightning_jv5.export.score_files import RESULTS
 from lightning_jv5.models import Embedder
 from lightning_jv5.models.model_folder import DESCRIPTION, read_model_folder
 from lightning_jv5.rebuildable import Rebuildable

@@ -16,6 +16,7 @@ from lightning_jv5.cli import main
 from lightning_jv5.config_files import packaged_configs
 from lightning_jv5.data import LocalFiles
 from lightning_jv5.export import assemble
+from lightning_jv5.export.score_files import read_scores
 from lightning_jv5.runs import next_version
 from lightning_jv5.tasks import EvaluationTask, Score, View, evaluate, scores_table
 from tests.export.conftest import Stages, run_stages
@@ -58,7 +59,11 @@ def tasks() -> dict[str, EvaluationTask]:
 
 
 def report(folder: Path, name: str = "evaluate", version: int = 0) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((folder / "runs" / name / f"version_{version}" / "scores.json").read_text())
+    run = folder / "runs" / name / f"version_{version}"
+    loaded: dict[str, Any] = json.loads((run / "scores.json").read_text())
+    kept = read_scores(str(run))  # what export, assemble and convert take
+    assert kept is not None
+    assert kept["scores"] == loaded["scores"]
     return loaded
 
 

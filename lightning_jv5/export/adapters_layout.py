@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from lightning_jv5.export.machine_paths import TRAINING_CONFIG, forget_machine
+from lightning_jv5.export.machine_paths import TRAINING_CONFIG, copy_plain, forget_machine
 from lightning_jv5.export.model_parts import ModelParts
+from lightning_jv5.export.score_files import SCORES
 from lightning_jv5.export.sentence_transformers_layout import write_sentence_transformers
 from lightning_jv5.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lightning_jv5.models.model_folder import ADAPTERS, ModelFolder
@@ -85,4 +86,5 @@ def _copy_adapter(source: Path, target: Path) -> None:
     for file in (ADAPTER_WEIGHTS, ADAPTER_CONFIG, TRAINING_CONFIG):
         if (source / file).is_file():
             shutil.copyfile(source / file, target / file)
+    copy_plain(source / SCORES, target / SCORES)
     forget_machine(target)

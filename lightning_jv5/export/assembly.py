@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_jv5.data.cache import atomic_folder
+from lightning_jv5.data.cache import atomic_folder, write_json
 from lightning_jv5.export.machine_paths import forget_machine
 from lightning_jv5.export.model_card import read_written, write_model_card
 from lightning_jv5.export.output_folder import check_output
+from lightning_jv5.export.score_files import SCORE_FILES, SCORES, read_scores
 from lightning_jv5.models.backbone import resolve_path
 from lightning_jv5.models.embedder import Embedder
 from lightning_jv5.models.model_folder import ADAPTERS, ModelFolder, base_path, read_model_folder
@@ -33,23 +34,29 @@ class Assembled:
         return f"{self.folder}: a model with adapters for {', '.join(self.tasks)}.\n  In Python: {example}"
 
 
-def assemble(adapters: list[str], output: str, *, base: str | None = None, overwrite: bool = False) -> Assembled:
+def assemble(
+    adapters: list[str], output: str, *, base: str | None = None, scores: str | None = None, overwrite: bool = False
+) -> Assembled:
     """Join a model and adapters that were trained on it to one folder: the model's files, and ``adapters/<task>/``.
 
     Args:
         adapters: Folders that ``export`` wrote of runs with an adapter, of different tasks.
         output: The folder to write.
         base: Folder of the model that they belong to; by default the one that they name.
+        scores: What was measured, for the card: the ``scores.json`` of ``validate`` or ``test``, or the folder of their
+            run. Scores that adapters were exported with are in the card anyway.
         overwrite: Whether a model that is there may be replaced.
 
     Returns:
         What was written.
 
     Raises:
-        ValueError: If something is not such a folder, a task is there twice, or an adapter belongs to another model.
+        ValueError: If something is not such a folder or file, a task is there twice, or an adapter belongs to another
+            model.
     """
     folder = Path(output)
     check_output(folder, overwrite)
+    measured = read_scores(scores)
     described = _described(adapters)
     named = {base_path(path, one) for path, one in zip(adapters, described.values(), strict=True)} - {None}
     bases = {str(one) for one in named} if base is None else {base}
@@ -74,11 +81,14 @@ def assemble(adapters: list[str], output: str, *, base: str | None = None, overw
                 "all stages with the same inference_theta."
             )
     with atomic_folder(folder, replace=overwrite) as building:
-        shutil.copytree(source, building, dirs_exist_ok=True, ignore=shutil.ignore_patterns(ADAPTERS))
+        beside = shutil.ignore_patterns(ADAPTERS, *SCORE_FILES)  # scores of the model alone
+        shutil.copytree(source, building, dirs_exist_ok=True, ignore=beside)
         for path, task in zip(adapters, described, strict=True):
             shutil.copytree(path, building / ADAPTERS / task)
             forget_machine(building / ADAPTERS / task)
         forget_machine(building)
+        if measured is not None:
+            write_json(building / SCORES, measured)
         write_model_card(building, "assembled", read_written(building), name=folder.resolve().name)
     return Assembled(folder, list(described))
 

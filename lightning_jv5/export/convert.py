@@ -7,14 +7,15 @@ from typing import Literal, Protocol
 
 import torch
 
-from lightning_jv5.data.cache import atomic_folder
+from lightning_jv5.data.cache import atomic_folder, write_json
 from lightning_jv5.export.adapters_layout import Written
 from lightning_jv5.export.jina_v5_layout import write_jina_v5
 from lightning_jv5.export.machine_paths import TRAINING_CONFIG, copy_plain, write_description
-from lightning_jv5.export.merged_layout import write_merged
-from lightning_jv5.export.model_card import SCORE_FILES, write_model_card
+from lightning_jv5.export.merged_layout import MERGED_TASK, write_merged
+from lightning_jv5.export.model_card import write_model_card
 from lightning_jv5.export.model_parts import ModelParts, read_model_parts
 from lightning_jv5.export.output_folder import check_output
+from lightning_jv5.export.score_files import SCORE_FILES, SCORES, read_scores
 from lightning_jv5.export.stage import DTYPES
 from lightning_jv5.export.switching_layout import write_switching
 from lightning_jv5.models.embedder import Embedder
@@ -74,6 +75,7 @@ def convert(
     license: str | None = None,  # named as the hub's front matter names it
     language: list[str] | None = None,
     base_model: str | None = None,
+    scores: str | None = None,
     overwrite: bool = False,
 ) -> Converted:
     """Write a model and its adapters as a folder that others load without lightning_jv5, with a model card.
@@ -98,13 +100,16 @@ def convert(
         language: Codes of the languages, for the card: ``[en, de]``.
         base_model: Hub id of the model that training started from, for the card; by default the one that the training
             config names, if any.
+        scores: What was measured, for the card: the ``scores.json`` of ``validate`` or ``test``, or the folder of their
+            run; by default those in the model's folder, or of the adapter that is merged.
         overwrite: Whether a model that is there may be replaced.
 
     Returns:
         What was written.
 
     Raises:
-        ValueError: If the layout or task is unknown, the folder has no model or no adapters, or the output exists.
+        ValueError: If the layout or task is unknown, the folder has no model or no adapters, there are no such scores,
+            or the output exists.
 
     Example::
 
@@ -116,18 +121,23 @@ def convert(
         raise ValueError(f"Got dtype {dtype!r}; need {' or '.join(DTYPES)}.")
     folder = Path(output)
     check_output(folder, overwrite)
+    measured = read_scores(scores)
     parts = read_model_parts(model)
     if task is not None and parts.tasks:
         parts.adapters.folder(task)  # refuses a task that there is none of
     with atomic_folder(folder, replace=overwrite) as building:
         written = LAYOUTS[layout](parts, building, task=task, dtype=DTYPES[dtype])
-        merged = written.model.trained.get("merged_task")
-        tasks = [str(merged)] if merged else parts.tasks
-        copy_plain(parts.model / TRAINING_CONFIG, building / TRAINING_CONFIG)
-        if merged:
+        tasks = [str(written.model.trained[MERGED_TASK])] if layout == "merged" else parts.tasks
+        for config in parts.model.glob(f"*{TRAINING_CONFIG}"):  # several, if the model has a task merged already
+            copy_plain(config, building / config.name)
+        if layout == "merged":
             copy_plain(parts.adapters.folder(tasks[0]) / TRAINING_CONFIG, building / f"{tasks[0]}_{TRAINING_CONFIG}")
         for file in SCORE_FILES:
             copy_plain(parts.folder / file, building / file)
+        if layout == "merged":
+            copy_plain(parts.adapters.folder(tasks[0]) / SCORES, building / SCORES)
+        if measured is not None:
+            write_json(building / SCORES, measured)
         if layout != "jina_v5":  # which this package does not load either
             _describe(written, building)
         write_model_card(

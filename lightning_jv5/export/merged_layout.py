@@ -10,6 +10,8 @@ from lightning_jv5.export.model_parts import ModelParts
 from lightning_jv5.export.sentence_transformers_layout import write_sentence_transformers
 from lightning_jv5.models.lora import merge_adapter
 
+MERGED_TASK = "merged_task"  # among what is said of the training, beside that of the model without it
+
 
 def write_merged(parts: ModelParts, folder: Path, *, task: str | None, dtype: torch.dtype) -> Written:
     """Write the weights with a task's adapter in them, and its prompts, limits and theta.
@@ -38,6 +40,6 @@ def write_merged(parts: ModelParts, folder: Path, *, task: str | None, dtype: to
     described = parts.description(embedder, task)
     merge_adapter(embedder.backbone, task)
     write_sentence_transformers(embedder, folder, inference_theta=described.inference_theta, dtype=dtype)
-    trained = {**described.trained, "merged_task": task, "model": parts.description(embedder).trained}
+    trained = {**described.trained, MERGED_TASK: task, "model": parts.description(embedder).trained}
     model = replace(described, kind="model", task=None, base=None, base_fingerprint=None, trained=trained)
     return Written(model, {}, described.prompts)

@@ -14,11 +14,10 @@ from lightning_jv5.export.card_name import NAME_KEY
 from lightning_jv5.export.machine_paths import TRAINING_CONFIG, without_machine_paths
 from lightning_jv5.export.markdown import code, escaped, fenced, table
 from lightning_jv5.export.matryoshka_dims import matryoshka_dims
+from lightning_jv5.export.merged_layout import MERGED_TASK
 from lightning_jv5.export.output_folder import MADE_WITH
+from lightning_jv5.export.score_files import RESULTS, SCORES
 from lightning_jv5.models.model_folder import ADAPTERS, CARD, ModelFolder, adapters_in, read_model_folder
-
-RESULTS, SCORES = "results.json", "scores.json"  # what recipe measured; what validate or test did
-SCORE_FILES = (RESULTS, SCORES)
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SOURCE_SETTINGS = ("path", "paths", "name", "split", "rows")
@@ -45,7 +44,8 @@ def write_model_card(
     """Write ``README.md`` from what a model folder says of itself.
 
     Args:
-        folder: The model folder; its training configs, ``results.json`` and ``scores.json`` are told of.
+        folder: The model folder; its training configs, ``results.json``, ``scores.json`` and its adapters'
+            ``scores.json`` are told of.
         layout: ``"stage"``, ``"assembled"``, ``"merged"``, ``"switching"`` or ``"jina_v5"``.
         written: What the model and its adapters are.
         name: What to call the model, and what the examples load.
@@ -183,11 +183,12 @@ def _prompts(written: Written) -> str:
 
 
 def _configs(folder: Path) -> dict[str, Any]:
-    """Return the training configs in a folder, by task; that of the model by the empty name."""
+    """Return the training configs in a folder, by adapter; that of the model by the empty name."""
     import yaml
 
     files = {"": folder / TRAINING_CONFIG}
-    files |= {file.name.removesuffix(f"_{TRAINING_CONFIG}"): file for file in folder.glob(f"*_{TRAINING_CONFIG}")}
+    merged = {file.name.removesuffix(f"_{TRAINING_CONFIG}"): file for file in folder.glob(f"*_{TRAINING_CONFIG}")}
+    files |= {_merged(task): file for task, file in merged.items()}
     files |= {file.parent.name: file for file in sorted(folder.glob(f"{ADAPTERS}/*/{TRAINING_CONFIG}"))}
     plain = {name: yaml.safe_load(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
     return {name: without_machine_paths(config) for name, config in plain.items()}
@@ -196,10 +197,7 @@ def _configs(folder: Path) -> dict[str, Any]:
 def _training(folder: Path, written: Written, configs: Mapping[str, Any]) -> str:
     import yaml
 
-    merged = written.model.trained.get("merged_task")
-    of_model: Any = written.model.trained.get("model", {}) if merged else written.model.trained
-    trained = {"": of_model} | ({str(merged): written.model.trained} if merged else {})
-    trained |= {task: one.trained for task, one in written.adapters.items()}
+    trained = _trained(written.model.trained) | {task: one.trained for task, one in written.adapters.items()}
     sections = []
     for name in dict.fromkeys([*configs, *trained]):
         made, lines = trained.get(name, {}), []
@@ -222,6 +220,17 @@ def _training(folder: Path, written: Written, configs: Mapping[str, Any]) -> str
     if files := sorted(path.relative_to(folder).as_posix() for path in folder.rglob(f"*{TRAINING_CONFIG}")):
         sections.append(f"All settings: {', '.join(map(code, files))}.")
     return "\n\n".join(sections) or "Not recorded."
+
+
+def _trained(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said of the training of a model, by the empty name, and of the adapters merged into it before."""
+    if MERGED_TASK not in model:
+        return {"": model}
+    return _trained(model["model"]) | {_merged(model[MERGED_TASK]): model}
+
+
+def _merged(task: str) -> str:
+    return f"{task}, merged"
 
 
 def _sources(config: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -273,17 +282,22 @@ def _scores(folder: Path) -> str:
         ]
         tables += [table([*map(escaped, header)], [[*map(escaped, row)] for row in rows])] if metrics else []
     if (folder / SCORES).is_file():
-        found = json.loads((folder / SCORES).read_text(encoding="utf-8"))
-        rows = [
-            [str(one[key]) for key in ("task", "dim", "precision")] + [metric, _number(value)]
-            for one in found["scores"]
-            for metric, value in one["values"].items()
-            if metric == one.get("main_metric", metric)
-        ]
-        tables.append(
-            table(["task", "dimensions", "precision", "measure", "score"], [[*map(escaped, row)] for row in rows])
-        )
+        tables.append(_scores_table(folder / SCORES))
+    for task, adapter in adapters_in(folder).items():
+        if (adapter / SCORES).is_file():
+            tables.append(f"The adapter {escaped(task)}:\n\n{_scores_table(adapter / SCORES)}")
     return "\n\n".join(tables)
+
+
+def _scores_table(file: Path) -> str:
+    found = json.loads(file.read_text(encoding="utf-8"))
+    rows = [
+        [str(one[key]) for key in ("task", "dim", "precision")] + [metric, _number(value)]
+        for one in found["scores"]
+        for metric, value in one["values"].items()
+        if metric == one.get("main_metric", metric)
+    ]
+    return table(["task", "dimensions", "precision", "measure", "score"], [[*map(escaped, row)] for row in rows])
 
 
 def _number(value: float | None) -> str:

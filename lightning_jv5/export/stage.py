@@ -13,6 +13,7 @@ from lightning_jv5.data.cache import atomic_folder, write_json
 from lightning_jv5.export.machine_paths import TRAINING_CONFIG, forget_machine
 from lightning_jv5.export.model_card import read_written, write_model_card
 from lightning_jv5.export.output_folder import check_output
+from lightning_jv5.export.score_files import SCORES, read_scores
 from lightning_jv5.export.sentence_transformers_layout import write_sentence_transformers
 from lightning_jv5.losses import Loss
 from lightning_jv5.models.embedder import Embedder
@@ -60,6 +61,7 @@ def export(
     overwrite: bool = False,
     projection: str | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
+    scores: str | None = None,
 ) -> Exported:
     """Write the model folder of a stage from its checkpoint: safetensors and JSON, all of it or nothing.
 
@@ -77,12 +79,15 @@ def export(
         projection: Which projection to keep, where the objective has several: its dotted name, such as
             ``terms.distill.projection``.
         dtype: Of the backbone's weights in the file; an adapter is float32.
+        scores: What was measured, for the card of the model, or that of ``assemble`` or ``convert``: the
+            ``scores.json`` of ``validate`` or ``test``, or the folder of their run.
 
     Returns:
         What was written.
 
     Raises:
-        ValueError: If there is no such checkpoint, the folder exists, or there are several projections.
+        ValueError: If there is no such checkpoint or file of scores, the folder exists, or there are several
+            projections.
     """
     if dtype not in DTYPES:
         raise ValueError(f"Got dtype {dtype!r}; need float32 or bfloat16.")
@@ -90,6 +95,7 @@ def export(
     if not file.is_file():
         raise ValueError(f"Got ckpt_path {ckpt_path!r}, but there is no such file. Checkpoints end with .ckpt.")
     check_output(folder, overwrite)
+    measured = read_scores(scores)
     checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     described = checkpoint_description(checkpoint, ckpt_path)
     arguments = described["arguments"]
@@ -117,6 +123,8 @@ def export(
         if config.is_file():
             shutil.copyfile(config, building / TRAINING_CONFIG)
         write_json(building / DESCRIPTION, description.to_plain())
+        if measured is not None:
+            write_json(building / SCORES, measured)
         if description.kind == "model":  # an adapter alone has to say where its model lies
             forget_machine(building)
             write_model_card(building, "stage", read_written(building), name=folder.resolve().name)

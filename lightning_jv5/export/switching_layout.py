@@ -9,8 +9,10 @@ import torch
 from lightning_jv5.data.cache import write_json
 from lightning_jv5.export.adapters_layout import Written, write_model_and_adapters
 from lightning_jv5.export.model_parts import ModelParts
+from lightning_jv5.models.model_folder import ADAPTERS, DESCRIPTION
 from lightning_jv5.models.sentence_transformers_folder import TASK_SWITCHING
 
+PEFT_DEFAULT = "default"  # PEFT's own name of an adapter that was given none
 _MODULES, _TRANSFORMER = "modules.json", "sentence_bert_config.json"
 
 
@@ -25,12 +27,18 @@ def write_switching(parts: ModelParts, folder: Path, *, task: str | None, dtype:
 
     Raises:
         ValueError: As for :func:`~lightning_jv5.export.adapters_layout.write_model_and_adapters`; if a task has the
-            name of a role.
+            name of a role, or the one that PEFT saves as if it had none.
     """
     if clash := sorted({"query", "document"} & set(parts.tasks)):
         raise ValueError(
             f"Got an adapter named {clash[0]!r}, which encode_{clash[0]} of sentence-transformers uses for the role. "
             "Give it another name."
+        )
+    if PEFT_DEFAULT in parts.tasks:
+        raise ValueError(
+            f"Got an adapter named {PEFT_DEFAULT!r}, which PEFT writes without a folder of its own: a copy that "
+            f"sentence-transformers saves would lose it. Name it for its task: rename {ADAPTERS}/{PEFT_DEFAULT}, or "
+            f"change task in {DESCRIPTION} of an adapter's own folder."
         )
     written = write_model_and_adapters(parts, folder, task=task, dtype=dtype)
     code, _, _ = TASK_SWITCHING.partition(".")

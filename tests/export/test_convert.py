@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -6,9 +7,10 @@ import torch
 
 from lightning_jv5 import Embedder
 from lightning_jv5.cli import main
-from lightning_jv5.export import convert
+from lightning_jv5.export import assemble, convert
 from tests.export.assembled import FAMILIES, PROMPTS, read, texts_below
 from tests.export.conftest import Converted, Stages
+from tests.models.tiny_adapters import write_adapter
 from tests.tiny_models import TEXTS
 
 TASKS = [task for task in PROMPTS if task is not None]
@@ -108,6 +110,32 @@ def test_an_adapter_of_an_assembled_folder_is_assembled_again(converted: Convert
     )
 
 
+def test_a_model_with_a_merged_task_takes_adapters_as_any_model(stages: Stages, tmp_path: Path) -> None:
+    merged = tmp_path / "base"
+    convert(stages.adapter("retrieval"), str(merged), "merged")
+    about = {"task": "clustering", "base": str(merged), "prompts": PROMPTS["clustering"], "inference_theta": 5000.0}
+    about |= {"max_length": {"query": 12, "document": 16}, "trained": {"steps": 7, "batches": 7}}
+    adapter = write_adapter(tmp_path / "clustering", str(merged), described=about)
+    assemble([str(adapter)], str(tmp_path / "model"))
+    for layout in ("switching", "jina_v5", "merged"):
+        made = convert(str(tmp_path / "model"), str(tmp_path / layout), layout)  # type: ignore[arg-type]
+        assert made.tasks == ["clustering"]
+    expected = Embedder(str(adapter)).encode(TEXTS)
+    close(Embedder(str(tmp_path / "switching")).encode(TEXTS, task="clustering"), expected)
+    close(Embedder(str(tmp_path / "merged")).encode(TEXTS), expected)
+    for layout in ("model", "switching", "jina_v5", "merged"):
+        card = (tmp_path / layout / "README.md").read_text(encoding="utf-8")
+        sections = re.findall("^### (.*)\n\n(.*)", card, re.MULTILINE)
+        again = "Adapter clustering, merged" if layout == "merged" else "Adapter clustering"
+        assert dict(sections) == {
+            "Model": "3 steps on 3 batches.",
+            "Adapter retrieval, merged": "3 steps on 3 batches.",
+            again: "7 steps on 7 batches.",
+        }
+        assert "EmbeddingDistillation" in card.partition("### Adapter")[0]
+        assert "InfoNCE" in card.partition("### Adapter")[2]
+
+
 def test_rounded_weights_have_their_own_fingerprint(converted: Converted, tmp_path: Path) -> None:
     source = str(converted.layout("qwen3", "assembled"))
     convert(source, str(tmp_path / "half"), "switching", dtype="bfloat16")
@@ -170,6 +198,6 @@ def test_an_output_that_is_there_is_replaced_only_where_asked(converted: Convert
     with pytest.raises(ValueError, match=r"which is there already. Choose another, or set overwrite"):
         convert(model, str(tmp_path), "merged", task="retrieval")
     assert (tmp_path / "mine.txt").is_file()
-    (tmp_path / "lightning_jv5.json").write_text("{}")
+    (tmp_path / "mine.txt").rename(tmp_path / "lightning_jv5.json")
     convert(model, str(tmp_path), "merged", task="retrieval", overwrite=True)
-    assert not (tmp_path / "mine.txt").exists()
+    assert (tmp_path / "lightning_jv5.json").read_text() != "precious"

@@ -1,8 +1,12 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from lightning_jv5.data.cache import write_json
 from lightning_jv5.export import convert
 from tests.export.assembled import read
 from tests.export.conftest import Converted
@@ -48,6 +52,33 @@ def test_what_its_readers_would_not_compute_is_refused(
         config.write_text(config.read_text().replace(key, key.replace("false", "true")))
     with pytest.raises(ValueError, match=message):
         convert(str(model), str(tmp_path / "x"), "jina_v5")
+
+
+def test_a_task_that_its_readers_take_for_another_is_refused(converted: Converted, tmp_path: Path) -> None:
+    model = shutil.copytree(converted.layout("qwen3", "assembled"), tmp_path / "model")
+    (model / "adapters" / "retrieval").rename(model / "adapters" / "sts")
+    wanted = "retrieval, text-matching, clustering, classification and take any other name for retrieval"
+    with pytest.raises(ValueError, match=f"Got an adapter named 'sts' .* know {wanted}. Use the layout switching"):
+        convert(str(model), str(tmp_path / "x"), "jina_v5")
+    convert(str(model), str(tmp_path / "x"), "switching")
+
+
+def test_a_model_with_dense_layers_is_refused(converted: Converted, tmp_path: Path) -> None:
+    model = shutil.copytree(converted.layout("qwen3", "assembled"), tmp_path / "model")
+    (model / "2_Normalize").rename(model / "3_Normalize")
+    modules: Any = read(model / "modules.json")
+    dense = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+    last = {"idx": 3, "name": "3", "path": "3_Normalize", "type": modules[2]["type"]}
+    write_json(model / "modules.json", [*modules[:2], dense, last])
+    activation = "torch.nn.modules.linear.Identity"
+    write_json(
+        model / "2_Dense" / "config.json", {"in_features": 32, "out_features": 8, "activation_function": activation}
+    )
+    weights = {"linear.weight": torch.ones(8, 32), "linear.bias": torch.ones(8)}
+    save_file(weights, model / "2_Dense" / "model.safetensors")
+    with pytest.raises(ValueError, match=r"Got a model with 1 Dense layer\(s\) .* Use the layout switching"):
+        convert(str(model), str(tmp_path / "x"), "jina_v5")
+    convert(str(model), str(tmp_path / "x"), "switching")
 
 
 def test_a_task_is_not_chosen_here(converted: Converted, tmp_path: Path) -> None:

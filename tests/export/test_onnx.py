@@ -214,12 +214,12 @@ def test_graphs_are_compared_on_docstrings_by_default_and_a_folder_may_be_replac
 
     monkeypatch.setattr(Docstrings, "load", load)
     (tmp_path / "onnx").mkdir()
-    for old in ("old.txt", "onnx.json"):
+    for old in ("model_int8.onnx", "onnx.json"):
         (tmp_path / "onnx" / old).touch()
     made = export_onnx(str(exported.model), str(tmp_path / "onnx"), overwrite=True)
     assert asked == [("heldout", ["stdlib"], 64)]
     assert made.texts == len(TEXTS)
-    assert "old.txt" not in made.files
+    assert "model_int8.onnx" not in made.files
     assert made.files["model.onnx"] == (tmp_path / "onnx" / "model.onnx").stat().st_size
 
 

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -5,28 +6,85 @@ import pytest
 
 from lightning_jv5.export import assemble, convert, export, export_onnx
 from lightning_jv5.export.output_folder import check_output
-from tests.export.conftest import Stages
+from tests.export.assembled import FAMILIES
+from tests.export.conftest import Converted, Stages
 
 CARD = "A model, made with lightning_jv5 0.7."
 
 
-@pytest.mark.parametrize("name", ["lightning_jv5.json", "onnx.json", "README.md", None])
-def test_a_model_of_ours_or_nothing_is_replaced_where_asked(tmp_path: Path, name: str | None) -> None:
-    if name is not None:
-        (tmp_path / name).write_text(CARD)
+JINA_V5 = {"README.md": CARD, "config.json": '{"architectures": ["JinaEmbeddingsV5Model"]}'}
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"lightning_jv5.json": "{}"},
+        {"onnx.json": "{}"},
+        JINA_V5,
+        {"README.md": CARD, "config.json": "{}", "adapters/sts/lightning_jv5.json": "{}"},
+        {},
+    ],
+)
+def test_a_model_of_ours_or_nothing_is_replaced_where_asked(tmp_path: Path, files: dict[str, str]) -> None:
+    write(tmp_path, files)
     check_output(tmp_path, overwrite=True)
     with pytest.raises(ValueError, match=r"which is there already. Choose another, or set overwrite"):
         check_output(tmp_path, overwrite=False)
 
 
-@pytest.mark.parametrize("name", ["mine.txt", "README.md", "models/lightning_jv5.json", "config.json"])
-def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_text("precious")
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"mine.txt": "precious"},
+        {"README.md": "A thesis"},
+        {"models/lightning_jv5.json": "{}"},
+        {"config.json": JINA_V5["config.json"]},
+        {"README.md": f"A thesis; its model was {CARD}"},
+        {"README.md": CARD, "config.json": "[]"},
+        {"README.md": CARD, "config.json": '{"architectures": ["BertModel"]}'},
+        {"README.md": CARD, "config.json": "cut off"},
+        {"README.md": CARD, "adapters/sts/lightning_jv5.json": "{}"},
+    ],
+)
+def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path, files: dict[str, str]) -> None:
+    write(tmp_path, files)
     with pytest.raises(ValueError, match=r"which is there and no model of ours to be replaced. Choose another"):
         check_output(tmp_path, overwrite=True)
     with pytest.raises(ValueError, match="no model of ours"):
-        check_output(tmp_path / name, overwrite=True)  # a file
+        check_output(tmp_path / next(iter(files)), overwrite=True)
+
+
+@pytest.mark.parametrize("stray", ["thesis.tex", "1_Pooling/notes.txt", "train.py", ".git/HEAD", "corpus.jsonl"])
+def test_a_model_is_not_replaced_with_what_lies_in_it(tmp_path: Path, stray: str) -> None:
+    write(tmp_path, {**JINA_V5, "lightning_jv5.json": "{}", stray: "precious"})
+    with pytest.raises(ValueError, match=f"and '{stray}' in it, which would be lost: .*Move it elsewhere, or choose"):
+        check_output(tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_the_commands_write_may_be_replaced(converted: Converted, family: str) -> None:
+    folders = [
+        folder for folder in (converted.folder / family).iterdir() if folder.name != "switching-copy"
+    ]  # not ours
+    assert len(folders) >= 4
+    for folder in folders:
+        check_output(folder, overwrite=True)
+
+
+def test_what_export_and_assemble_of_a_foreign_model_write_may_be_replaced(stages: Stages, tmp_path: Path) -> None:
+    check_output(Path(stages.model), overwrite=True)
+    check_output(Path(stages.adapter("retrieval")), overwrite=True)
+    base = shutil.copytree(stages.model, tmp_path / "base")
+    for ours in ("lightning_jv5.json", "README.md"):
+        (base / ours).unlink()
+    assemble([stages.adapter("retrieval")], str(tmp_path / "model"), base=str(base))
+    assemble([stages.adapter("retrieval")], str(tmp_path / "model"), base=str(base), overwrite=True)
 
 
 def test_what_is_not_there_may_be_written(tmp_path: Path) -> None:

@@ -136,12 +136,12 @@ def test_a_failed_export_leaves_what_was_there(stages: Stages, tmp_path: Path, m
 def test_a_folder_is_replaced_only_where_asked(stages: Stages, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     export(stages.checkpoint("retrieval"), str(folder))
-    (folder / "mine.txt").write_text("precious")
+    before = (folder / "lightning_jv5.json").read_text()
     with pytest.raises(ValueError, match=r"which is there already. Choose another, or set overwrite"):
         export(stages.checkpoint("distill"), str(folder))
-    assert (folder / "mine.txt").is_file()
+    assert (folder / "lightning_jv5.json").read_text() == before
     export(stages.checkpoint("distill"), str(folder), overwrite=True)
-    assert not (folder / "mine.txt").exists()
+    assert not (folder / "adapter_config.json").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

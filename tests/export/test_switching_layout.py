@@ -87,6 +87,14 @@ def test_an_adapter_named_like_a_role_is_refused(converted: Converted, tmp_path:
         convert(str(model), str(tmp_path / "x"), "switching")
 
 
+def test_an_adapter_that_peft_would_save_elsewhere_is_refused(converted: Converted, tmp_path: Path) -> None:
+    model = shutil.copytree(converted.layout("bert", "assembled"), tmp_path / "model")
+    (model / "adapters" / "retrieval").rename(model / "adapters" / "default")
+    with pytest.raises(ValueError, match=r"Got an adapter named 'default', .* would lose it. Name it for its task"):
+        convert(str(model), str(tmp_path / "x"), "switching")
+    convert(str(model), str(tmp_path / "x"), "merged", task="default")
+
+
 def test_adapters_with_different_thetas_are_refused(converted: Converted, tmp_path: Path) -> None:
     model = shutil.copytree(converted.layout("qwen3", "assembled"), tmp_path / "model")
     described = model / "adapters" / "retrieval" / "lightning_jv5.json"
