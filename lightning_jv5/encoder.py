@@ -220,71 +220,13 @@ class Encoder:
             return stored.numpy()[0] if single else stored.numpy()
         return stored[0] if single else list(stored)
 
-    def encode_query(
-        self,
-        inputs: str | Sequence[str],
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int | None = 32,
-        show_progress_bar: bool | None = None,
-        *,
-        precision: Precision = "float32",
-        convert_to_numpy: bool = True,
-        convert_to_tensor: bool = False,
-        device: str | torch.device | None = None,
-        normalize_embeddings: bool = True,
-        truncate_dim: int | None = None,
-        task: str | None = None,
-    ) -> Any:
-        """Encode what searches: :meth:`encode`, whose arguments these are, with the role ``"query"``."""
-        return self.encode(
-            inputs,
-            prompt_name,
-            prompt,
-            batch_size,
-            show_progress_bar,
-            precision=precision,
-            convert_to_numpy=convert_to_numpy,
-            convert_to_tensor=convert_to_tensor,
-            device=device,
-            normalize_embeddings=normalize_embeddings,
-            truncate_dim=truncate_dim,
-            role="query",
-            task=task,
-        )
+    def encode_query(self, inputs: str | Sequence[str], *arguments: Any, **options: Any) -> Any:
+        """Encode what searches: :meth:`encode` with its other arguments, with the prompt and the limit of queries."""
+        return self.encode(inputs, *arguments, role="query", **options)
 
-    def encode_document(
-        self,
-        inputs: str | Sequence[str],
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int | None = 32,
-        show_progress_bar: bool | None = None,
-        *,
-        precision: Precision = "float32",
-        convert_to_numpy: bool = True,
-        convert_to_tensor: bool = False,
-        device: str | torch.device | None = None,
-        normalize_embeddings: bool = True,
-        truncate_dim: int | None = None,
-        task: str | None = None,
-    ) -> Any:
-        """Encode what is to be found: :meth:`encode`, whose arguments these are, with the role ``"document"``."""
-        return self.encode(
-            inputs,
-            prompt_name,
-            prompt,
-            batch_size,
-            show_progress_bar,
-            precision=precision,
-            convert_to_numpy=convert_to_numpy,
-            convert_to_tensor=convert_to_tensor,
-            device=device,
-            normalize_embeddings=normalize_embeddings,
-            truncate_dim=truncate_dim,
-            role="document",
-            task=task,
-        )
+    def encode_document(self, inputs: str | Sequence[str], *arguments: Any, **options: Any) -> Any:
+        """Encode what is to be found: likewise, with the prompt and the limit of documents."""
+        return self.encode(inputs, *arguments, role="document", **options)
 
     def similarity(self, embeddings1: Embeddings, embeddings2: Embeddings, precision: Precision = "float32") -> Tensor:
         """Compare all with all, by cosine: :func:`similarity`."""
