@@ -99,6 +99,7 @@ def recipe(
     *,
     name: str = "recipe",
     runs: str = "runs",
+    license: str | None = None,  # named as the hub's front matter names it
 ) -> Finished:
     """Train the stages in order, assemble their adapters to one model, and score every stage on every task.
 
@@ -113,6 +114,7 @@ def recipe(
         output: The model folder to write; a model that is there is replaced once the new one is complete.
         name: Name of the recipe.
         runs: Folder of all runs.
+        license: The card's license, as the hub abbreviates it: ``apache-2.0``. Without, the card gives none.
 
     Returns:
         The model's folder and the scores.
@@ -147,7 +149,7 @@ def recipe(
     main_metrics = {task: one.main_metric for task, one in tasks.items()}
     write_json(folder / RESULTS, {"main_metrics": main_metrics, "scores": scores})
     layout = "assembled" if adapters else "stage"
-    write_model_card(folder, layout, read_written(folder), name=folder.resolve().name)
+    write_model_card(folder, layout, read_written(folder), name=folder.resolve().name, license=license)
     return Finished(folder, folders, main_metrics, scores)
 
 

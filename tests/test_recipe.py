@@ -138,13 +138,14 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
 
 def test_a_recipe_without_adapters_ends_with_its_last_model(tmp_path: Path) -> None:
     write_stages(tmp_path, steps=1)
-    write_recipe(tmp_path, stages={"student": {"config": "distill.yaml"}})
+    write_recipe(tmp_path, stages={"student": {"config": "distill.yaml"}}, license="mit")
     done = run(tmp_path)
     assert done.returncode == 0, done.stderr
     [stage] = (tmp_path / "runs" / "tiny").glob("student-*/model")
     model = tmp_path / "models" / "tiny"
     assert (Embedder(str(model)).encode(TEXTS) == Embedder(str(stage)).encode(TEXTS)).all()
     assert (model / "results.json").is_file()
+    assert "\nlicense: mit\n" in (model / "README.md").read_text()
 
 
 def test_a_recipe_is_not_for_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:

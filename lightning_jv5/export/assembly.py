@@ -35,7 +35,13 @@ class Assembled:
 
 
 def assemble(
-    adapters: list[str], output: str, *, base: str | None = None, scores: str | None = None, overwrite: bool = False
+    adapters: list[str],
+    output: str,
+    *,
+    base: str | None = None,
+    scores: str | None = None,
+    license: str | None = None,  # named as the hub's front matter names it
+    overwrite: bool = False,
 ) -> Assembled:
     """Join a model and adapters that were trained on it to one folder: the model's files, and ``adapters/<task>/``.
 
@@ -45,6 +51,7 @@ def assemble(
         base: Folder of the model that they belong to; by default the one that they name.
         scores: What was measured, for the card: the ``scores.json`` of ``validate`` or ``test``, or the folder of their
             run. Scores that adapters were exported with are in the card anyway.
+        license: The card's license, as the hub abbreviates it: ``apache-2.0``. Without, the card gives none.
         overwrite: Whether a model that is there may be replaced.
 
     Returns:
@@ -89,7 +96,8 @@ def assemble(
         forget_machine(building)
         if measured is not None:
             write_json(building / SCORES, measured)
-        write_model_card(building, "assembled", read_written(building), name=folder.resolve().name)
+        name = folder.resolve().name
+        write_model_card(building, "assembled", read_written(building), name=name, license=license)
     return Assembled(folder, list(described))
 
 

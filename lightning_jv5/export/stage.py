@@ -62,6 +62,7 @@ def export(
     projection: str | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
     scores: str | None = None,
+    license: str | None = None,  # named as the hub's front matter names it
 ) -> Exported:
     """Write the model folder of a stage from its checkpoint: safetensors and JSON, all of it or nothing.
 
@@ -81,6 +82,8 @@ def export(
         dtype: Of the backbone's weights in the file; an adapter is float32.
         scores: What was measured, for the card of the model, or that of ``assemble`` or ``convert``: the
             ``scores.json`` of ``validate`` or ``test``, or the folder of their run.
+        license: The license in the card of a whole model, as the hub abbreviates it: ``apache-2.0``. Without, the card
+            gives none.
 
     Returns:
         What was written.
@@ -127,7 +130,7 @@ def export(
             write_json(building / SCORES, measured)
         if description.kind == "model":  # an adapter alone has to say where its model lies
             forget_machine(building)
-            write_model_card(building, "stage", read_written(building), name=folder.resolve().name)
+            write_model_card(building, "stage", read_written(building), name=folder.resolve().name, license=license)
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     return Exported(folder, read_model_folder(folder) or description, dict(sorted(files.items())))
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from lightning_jv5 import Embedder
 from lightning_jv5.data.cache import write_json
 from lightning_jv5.data.packed_codes import pack_signs
-from lightning_jv5.export import assemble, convert
+from lightning_jv5.export import assemble, convert, export
 from lightning_jv5.export.adapters_layout import Written
 from lightning_jv5.export.model_card import read_written, write_model_card
 from tests.export import foreign_programs
@@ -159,6 +159,14 @@ def test_the_front_matter_is_what_the_hub_reads(cards: dict[str, Path]) -> None:
     assert "license" not in switching
     assert "Not stated: it follows from the model that training started from" in body
     assert "matryoshka" in read_card(cards["stage"])[0]["tags"]
+
+
+def test_a_stage_and_an_assembled_model_state_a_license_that_was_given(stages: Stages, tmp_path: Path) -> None:
+    export(stages.checkpoint("distill"), str(tmp_path / "stage"), license="mit")
+    assemble([stages.adapter("retrieval")], str(tmp_path / "assembled"), license="apache-2.0")
+    written = [read_card(tmp_path / name) for name in ("stage", "assembled")]
+    assert [front["license"] for front, _ in written] == ["mit", "apache-2.0"]
+    assert not any("## License" in body for _, body in written)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
