@@ -187,9 +187,3 @@ def test_the_python_of_the_page_runs(folder: Path) -> None:
         "topics": (1, 32),
     }
     assert isinstance(names["documents"], np.ndarray)
-
-
-def test_the_page_is_short_and_its_links_are_there() -> None:
-    assert len(PAGE.splitlines()) <= 60
-    for link in re.findall(r"\]\(([^)#]+)", PAGE):
-        assert (ROOT / "docs" / link).is_file()
