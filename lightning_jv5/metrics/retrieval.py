@@ -23,6 +23,7 @@ from lightning_jv5.data.document_pairs import DocumentPairs, pairs_of
 from lightning_jv5.data.score_tiles import TILE_DOCUMENTS, TILE_SCORES, full_float32, products
 from lightning_jv5.metrics.exact_scores import exact_products, exact_scores, on_grid, slack
 from lightning_jv5.metrics.judgements import Judgements
+from lightning_jv5.metrics.keys_of_ranks import count_bits, merge_ranks, rescored_order, side_by_side, union_of_ranks
 from lightning_jv5.metrics.ranking import parse_measure
 from lightning_jv5.metrics.streaming import StreamingMetric
 from lightning_jv5.metrics.tie_order import TieOrder
@@ -112,12 +113,12 @@ class StreamingRetrieval(StreamingMetric):
         # A sum of distinct powers of two per byte: the set of rows seen, which unlike a count can be merged exactly.
         byte_count = -(-document_count // 8)
         nothing = torch.full((query_count, self._most_found()), NOTHING)
-        self.add_state("keys", nothing, dist_reduce_fx=_merge_ranks)
-        self.add_state("document_bits", torch.zeros(byte_count, dtype=torch.uint8), dist_reduce_fx=_union_of_ranks)
+        self.add_state("keys", nothing, dist_reduce_fx=merge_ranks)
+        self.add_state("document_bits", torch.zeros(byte_count, dtype=torch.uint8), dist_reduce_fx=union_of_ranks)
         precision = None if view is None else view.precision
         self.rescores, self._is_exact = precision == "rescored", precision in ("float", "int8")
         if self.rescores:  # of each key, the one that the float score makes; in any order
-            self.add_state("rescored_keys", nothing.clone(), dist_reduce_fx=_side_by_side)
+            self.add_state("rescored_keys", nothing.clone(), dist_reduce_fx=side_by_side)
         # Buffers and not states: every rank has them, so there is nothing to communicate.
         self.register_buffer("tie_order", tie_order.places, persistent=False)
         self.register_buffer("query_embeddings", torch.empty(query_count, 0), persistent=False)
@@ -305,8 +306,8 @@ class StreamingRetrieval(StreamingMetric):
             ValueError: If an embedding was not finite.
         """
         self.refuse_bad_texts()
-        self._merged_keys = _rescored_order(self.keys, self.rescored_keys) if self.rescores else self.keys.clone()
-        self._documents_seen = _count_bits(self.document_bits)
+        self._merged_keys = rescored_order(self.keys, self.rescored_keys) if self.rescores else self.keys.clone()
+        self._documents_seen = count_bits(self.document_bits)
         self._values = self._judgements.measure(self._rows_of(self._merged_keys), self.measures)
         return {name: values.mean().to(self.keys.device, torch.float32) for name, values in self._values.items()}
 
@@ -384,38 +385,3 @@ def _check_shared(judgements: Judgements, tie_order: TieOrder, query_count: int,
             f"Got a tie order of {len(tie_order.places)} documents; need one of {document_count}. "
             "Share it among metrics of the same data alone."
         )
-
-
-def _merge_ranks(keys: Tensor) -> Tensor:
-    """Best keys of all ranks, shape ``(world, queries, depth)``; two at a time, as sorting all would take memory."""
-    return functools.reduce(_merge_two, keys.unbind())
-
-
-def _merge_two(left: Tensor, right: Tensor) -> Tensor:
-    """Best keys of two ranks, shape ``(queries, depth)``; each document once, although both may have it."""
-    candidates = torch.cat([left, right], dim=1).sort(descending=True).values
-    ties, order = (candidates & 0xFFFFFFFF).sort(stable=True)
-    is_repeat = torch.zeros_like(candidates, dtype=torch.bool)
-    is_repeat.scatter_(1, order, F.pad(ties[:, 1:] == ties[:, :-1], (1, 0), value=False))
-    return candidates.masked_fill(is_repeat, NOTHING).topk(left.shape[1]).values
-
-
-def _union_of_ranks(document_bits: Tensor) -> Tensor:
-    return functools.reduce(Tensor.bitwise_or, document_bits.unbind())
-
-
-def _count_bits(document_bits: Tensor) -> int:
-    return sum(int(((document_bits >> bit) & 1).sum()) for bit in range(8))
-
-
-def _side_by_side(keys: Tensor) -> Tensor:
-    """Lay keys of all ranks, shape ``(world, queries, depth)``, side by side: ``(queries, world * depth)``."""
-    return keys.transpose(0, 1).flatten(1)
-
-
-def _rescored_order(keys: Tensor, rescored: Tensor) -> Tensor:
-    """Replace each key by the one of the same document in ``rescored``, shape ``(queries, any)``, and sort them."""
-    ties, order = ties_of(rescored).sort()
-    place = torch.searchsorted(ties, ties_of(keys).clamp(min=0)).clamp(max=ties.shape[1] - 1)
-    found = rescored.gather(1, order.gather(1, place))
-    return found.masked_fill(keys == NOTHING, NOTHING).sort(descending=True).values

@@ -14,7 +14,7 @@ from torch import multiprocessing as mp
 from lightning_jv5.data.best_keys import NOTHING, keep_best_of_all, pack, scores_of
 from lightning_jv5.metrics import StreamingRetrieval, View
 from lightning_jv5.metrics.judgements import Judgements
-from lightning_jv5.metrics.retrieval import _merge_ranks
+from lightning_jv5.metrics.keys_of_ranks import merge_ranks
 from lightning_jv5.metrics.tie_order import TieOrder
 from lightning_jv5.metrics.views import Precision
 
@@ -202,7 +202,7 @@ def test_a_document_that_ranks_score_differently_is_merged_once_at_its_best() ->
         packed = pack(torch.tensor([scores]), torch.tensor(ties, dtype=torch.int64))
         return torch.cat([packed, torch.full((1, 3 - len(ties)), NOTHING)], dim=1)
 
-    merged = _merge_ranks(torch.stack([keys([0.9, 0.5], [7, 0]), keys([], []), keys([0.90001, -1.0], [7, 3])]))
+    merged = merge_ranks(torch.stack([keys([0.9, 0.5], [7, 0]), keys([], []), keys([0.90001, -1.0], [7, 3])]))
     assert (merged & 0xFFFFFFFF).tolist() == [[7, 0, 3]]
     torch.testing.assert_close(scores_of(merged), torch.tensor([[0.90001, 0.5, -1.0]]), rtol=0, atol=0)
 
