@@ -1,4 +1,4 @@
-"""Embedding in processes of its own, that may be killed, or be several ranks of one run."""
+"""Folders of vectors, embedded here or in processes that may be killed, or be several ranks of one run."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 from torch import Tensor
@@ -13,10 +14,12 @@ from torch import Tensor
 from lightning_jv5.data import Source
 from lightning_jv5.data.cache import fingerprint
 from lightning_jv5.data.embed_columns import embed_columns
+from lightning_jv5.data.vector_manifest import VectorManifest
 from lightning_jv5.models import Teacher
 from tests.tiny_data import TEACHER_DIM, tiny_texts
 from tests.tiny_models import save_tiny_tokenizer, tiny_config
 
+COLUMNS = ["query", "document", "negatives"]
 PROMPTS = {"query": "query : ", "document": "document : "}
 
 
@@ -94,3 +97,17 @@ def embed_run(
     except (ValueError, RuntimeError) as error:
         (folder / f"error{rank}.txt").write_text(str(error))
     (folder / f"count{rank}.txt").write_text(str(len(teacher.texts)))
+
+
+def embed(tmp_path: Path, output: str = "out", source: Source | None = None, **settings: Any) -> VectorManifest:
+    model = settings.pop("model", None) or watched_teacher(tmp_path)
+    return embed_columns(source or TinyTuples(), model, str(tmp_path / output), **{"rows_per_shard": 4, **settings})
+
+
+def read(folder: Path) -> Any:
+    """All rows of a folder, in the order of its files."""
+    return pq.read_table(sorted(folder.glob("train-*.parquet")))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
